@@ -1,1 +1,1 @@
-
+"""Certificates: one for each hostname that mc-proxy terminates TLS for."""

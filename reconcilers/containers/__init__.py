@@ -1,1 +1,1 @@
-
+"""Containers: one for each component."""

@@ -1,1 +1,1 @@
-
+"""Host ports: one for each route, unique on the node."""

@@ -1,1 +1,1 @@
-
+"""Routes: the names on mc-proxy's listeners, each leading to a ready backend."""

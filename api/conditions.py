@@ -1,0 +1,129 @@
+"""What can be true of a service, and why: conditions as in Kubernetes' API conventions."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from api.model import Model
+
+
+class Status(StrEnum):
+    """Whether a condition holds. UNKNOWN: it could not be observed, which is never the same as FALSE."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class ConditionType(StrEnum):
+    """One a reconciler, and the summary."""
+
+    PORTS_ALLOCATED = "PortsAllocated"
+    CERTIFICATES_READY = "CertificatesReady"
+    CONTAINERS_RUNNING = "ContainersRunning"
+    ROUTES_PROGRAMMED = "RoutesProgrammed"
+    READY = "Ready"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status; machine-readable and stable."""
+
+    # Converged.
+    CONVERGED = "Converged"
+    """Everything is as defined."""
+    NOT_NEEDED = "NotNeeded"
+    """The definition asks for nothing of this kind."""
+    STOPPED = "Stopped"
+    """The definition says `active = false`, and it is stopped."""
+
+    # On the way: nothing is wrong.
+    PENDING = "Pending"
+    """Not looked at yet in this generation."""
+    PROGRESSING = "Progressing"
+    """Actions were taken; their effect is awaited."""
+    WAITING_FOR_PORTS = "WaitingForPorts"
+    WAITING_FOR_CERTIFICATE = "WaitingForCertificate"
+    WAITING_FOR_CONTAINER = "WaitingForContainer"
+    """A route's backend does not accept connections yet."""
+    TERMINATING = "Terminating"
+    """Being deleted; waits for what must go first."""
+    BACKING_OFF = "BackingOff"
+    """A container ended; it is started again after a pause."""
+
+    # The world cannot be seen or does not answer: MCP goes on trying.
+    ENGINE_UNREACHABLE = "EngineUnreachable"
+    ENGINE_ERROR = "EngineError"
+    PROXY_UNREACHABLE = "ProxyUnreachable"
+    PROXY_ERROR = "ProxyError"
+    PORT_IN_USE = "PortInUse"
+    """Somebody took the port between allocation and start; another one is chosen."""
+    INTERNAL_ERROR = "InternalError"
+    """A defect of MCP's own; its log has the details."""
+
+    # A person has to do something. MCP goes on trying, slowly.
+    INVALID_SPEC = "InvalidSpec"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_REFUSED = "ContainerRefused"
+    """The engine refuses to create or start it."""
+    CONTAINER_FAILED = "ContainerFailed"
+    """It ended and its restart policy leaves it so, or it ends again and again."""
+    CONFLICT = "Conflict"
+    """A name is held by another service or by a stranger, which stays untouched."""
+    PORTS_EXHAUSTED = "PortsExhausted"
+    LISTENER_MISSING = "ListenerMissing"
+    ROUTE_REFUSED = "RouteRefused"
+    CERTIFICATE_FAILED = "CertificateFailed"
+    PROXY_NOT_CONFIGURED = "ProxyNotConfigured"
+    """The definition has routes, and the agent knows no mc-proxy."""
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether waiting alone cannot be expected to help: `apply` reports a failure."""
+        return self in _NEEDS_A_PERSON
+
+
+_NEEDS_A_PERSON = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CONTAINER_REFUSED,
+        Reason.CONTAINER_FAILED,
+        Reason.CONFLICT,
+        Reason.PORTS_EXHAUSTED,
+        Reason.LISTENER_MISSING,
+        Reason.ROUTE_REFUSED,
+        Reason.CERTIFICATE_FAILED,
+        Reason.PROXY_NOT_CONFIGURED,
+    }
+)
+
+
+class Condition(Model):
+    """One observation of one generation."""
+
+    type: ConditionType
+    status: Status
+    reason: Reason
+    message: str = ""
+    observed_generation: int
+    last_transition: datetime
+    """When `status` last changed, not when it was last looked at."""
+
+
+def summarize(conditions: tuple[Condition, ...], generation: int) -> tuple[Status, Reason, str]:
+    """The summary `Ready` of a service in `generation`: the first thing that is not as it should be.
+
+    A condition that has not seen this generation counts as pending. A stopped
+    service is summed up as False/Stopped, which is what its operator wants.
+    """
+    seen = {condition.type: condition for condition in conditions}
+    for kind in ConditionType:
+        if kind is ConditionType.READY:
+            continue
+        condition = seen.get(kind)
+        if condition is None or condition.observed_generation < generation:
+            return Status.FALSE, Reason.PENDING, f"{kind} has not been looked at yet in generation {generation}"
+        if condition.status is not Status.TRUE and condition.reason is not Reason.STOPPED:
+            return condition.status, condition.reason, condition.message
+    if any(condition.reason is Reason.STOPPED for condition in conditions if condition.type is not ConditionType.READY):
+        return Status.FALSE, Reason.STOPPED, "stopped, as defined"
+    return Status.TRUE, Reason.CONVERGED, "everything is as defined"

@@ -1,0 +1,94 @@
+"""Every error that MCP means to raise, each with its gRPC code and exit code, once.
+
+    McpError
+    ├── InvalidSpec         the definition is wrong                 INVALID_ARGUMENT     exit 5
+    ├── Refused             the definition is right, but not here   FAILED_PRECONDITION  exit 5
+    ├── StaleGeneration     somebody else changed it meanwhile      ABORTED              exit 5
+    ├── NotFound            there is no such service                NOT_FOUND            exit 5
+    ├── Unreachable         the agent does not answer               UNAVAILABLE          exit 4
+    ├── TimedOut            it did not converge in time             DEADLINE_EXCEEDED    exit 3
+    └── RegistryUnavailable the registry cannot be read or written  UNAVAILABLE          exit 4
+
+Interceptors translate; handlers never do. Exit 1 is "failed" or "differs", 2 is wrong usage.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+import grpc
+
+
+class ExitCode(IntEnum):
+    """What the command line's exit status means."""
+
+    DONE = 0
+    FAILED = 1
+    """It did not converge; for `diff`: there are differences."""
+    USAGE = 2
+    TIMED_OUT = 3
+    UNREACHABLE = 4
+    REFUSED = 5
+
+
+class McpError(Exception):
+    """Base of all errors whose message is meant for a person."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidSpec(McpError):
+    """The definition is wrong in one field; `field` is its path, such as `components[0].routes[1].port`."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Refused(McpError):
+    """The definition is well-formed, but this agent cannot take it."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    exit_code = ExitCode.REFUSED
+
+
+class StaleGeneration(McpError):
+    """The expected generation is not the current one."""
+
+    code = grpc.StatusCode.ABORTED
+    exit_code = ExitCode.REFUSED
+
+
+class NotFound(McpError):
+    """There is no such service."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    exit_code = ExitCode.REFUSED
+
+
+class Unreachable(McpError):
+    """The agent does not answer."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    exit_code = ExitCode.UNREACHABLE
+
+
+class TimedOut(McpError):
+    """It did not converge in time; the reconcilers go on."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    exit_code = ExitCode.TIMED_OUT
+
+
+class RegistryUnavailable(McpError):
+    """The registry cannot be read or written; nothing was changed."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    exit_code = ExitCode.UNREACHABLE
