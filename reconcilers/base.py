@@ -156,7 +156,11 @@ class Registry(Protocol):
         ...
 
     async def record_certificate(self, service: str, certificate: Certificate) -> None:
-        """Notes the certificate now laid down for its hostname."""
+        """Notes the certificate laid down, or about to be. Raises Claimed where another service holds its path."""
+        ...
+
+    async def certificate_holder(self, cert_path: str) -> str | None:
+        """The service on this node whose certificate lies at that path."""
         ...
 
     async def forget_certificate(self, service: str, hostname: str) -> None:
