@@ -1,0 +1,162 @@
+"""podman hosts really run containers, rootful and rootless, and are gone without a trace."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+import requests
+from podman import PodmanClient
+
+from stack import images, network, processes
+from stack.layout import Layout
+from stack.podman import PodmanHost, podman_host
+from stack.users import rootless_layout
+
+pytestmark = pytest.mark.system
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(host: PodmanHost, name: str, image: str) -> int:
+    """Creates and starts a container over the API socket; returns the loopback port that it is published on."""
+    port = free_port()
+    with PodmanClient(base_url=host.url) as client:
+        spec = {
+            "name": name,
+            "image": image,
+            "env": {"PORT": str(port)},
+            "netns": {"nsmode": "bridge"},
+            "networks": {host.network: {}},
+            "portmappings": [{"host_ip": "127.0.0.1", "host_port": port, "container_port": port, "protocol": "tcp"}],
+        }
+        if host.network not in {found.name for found in client.networks.list()}:
+            client.networks.create(host.network)
+        client.api.post("/containers/create", data=json.dumps(spec)).raise_for_status()
+        client.api.post(f"/containers/{name}/start").raise_for_status()
+    return port
+
+
+def get(url: str, **options: str) -> str:
+    with requests.Session() as session:
+        session.mount(url, requests.adapters.HTTPAdapter(max_retries=requests.adapters.Retry(5, backoff_factor=0.05)))
+        return session.get(url, timeout=5, verify=options.get("verify", True)).text
+
+
+@pytest.mark.parametrize("kind", ["podman", "rootless_podman"])
+def test_a_container_answers_on_its_published_port(request: pytest.FixtureRequest, kind: str) -> None:
+    host: PodmanHost = request.getfixturevalue(kind)
+    port = serve(host, "answers", images.HELLO)
+    assert get(f"http://127.0.0.1:{port}/") == "mcp-hello v1.0.0\n"
+    assert f"PORT={port}" in get(f"http://127.0.0.1:{port}/cgi-bin/env")
+    assert host.rootless is (kind == "rootless_podman" or os.getuid() != 0)
+    host.run("rm", "--force", "--time", "0", "answers")
+
+
+def test_the_tls_image_terminates_tls_itself(podman: PodmanHost) -> None:
+    port = serve(podman, "tls", images.TLS)
+    trusted = str(images.tls_certificate(podman))
+    assert get(f"https://localhost:{port}/", verify=trusted) == "mcp-tls v1.0.0\n"
+    podman.run("rm", "--force", "--time", "0", "tls")
+
+
+def test_a_web_container_stops_when_it_is_told_to(podman: PodmanHost) -> None:
+    serve(podman, "stops", images.HELLO_NEXT)
+    podman.run("stop", "--time", "5", "stops")
+    assert podman.run("inspect", "--format", "{{.State.ExitCode}}", "stops").strip() == "0"
+    podman.run("rm", "stops")
+
+
+def test_the_exit_image_ends_with_its_code(podman: PodmanHost) -> None:
+    podman.run("run", "--name", "ends", "--env", "CODE=7", images.EXIT, check=False)
+    assert podman.run("inspect", "--format", "{{.State.ExitCode}}", "ends").strip() == "7"
+    podman.run("rm", "ends")
+
+
+def test_containers_outlive_the_api_service(podman: PodmanHost) -> None:
+    port = serve(podman, "outlives", images.HELLO)
+    podman.stop()
+    assert get(f"http://127.0.0.1:{port}/") == "mcp-hello v1.0.0\n"
+    podman.start()
+    podman.start()
+    assert podman.run("inspect", "--format", "{{.State.Status}}", "outlives").strip() == "running"
+    podman.run("rm", "--force", "--time", "0", "outlives")
+
+
+def traces(layout: Layout) -> list[str]:
+    """What a host left on the machine: processes, mounts, bridges, rules, files."""
+    paths = (str(layout.root), str(layout.run))
+    found = [line for line in Path("/proc/self/mounts").read_text().splitlines() if any(p in line for p in paths)]
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        found += [command] if any(path in command for path in paths) else []
+    if os.getuid() == 0:
+        found += network.leftovers(network.pool(layout.tag))
+    found += [str(path) for path in (layout.run, layout.root / "podman") if path.exists()]
+    return found
+
+
+def test_nothing_remains_of_a_rootful_host() -> None:
+    with tempfile.TemporaryDirectory(prefix="mcp-t") as folder:
+        layout = Layout(Path(folder))
+        with podman_host(layout) as host:
+            images.build(host, [images.HELLO])
+            serve(host, "gone", images.HELLO)
+            assert len(traces(layout)) > 5
+        assert traces(layout) == []
+
+
+def test_nothing_remains_of_a_host_that_was_killed() -> None:
+    """The API service and each conmon are killed, podman's database is destroyed: its containers still run."""
+    with tempfile.TemporaryDirectory(prefix="mcp-t") as folder:
+        layout = Layout(Path(folder))
+        with podman_host(layout) as host:
+            images.build(host, [images.HELLO])
+            port = serve(host, "orphan", images.HELLO)
+            pid = int(host.run("inspect", "--format", "{{.State.ConmonPid}}", "orphan"))
+            conmon = processes.identify(pid)
+            assert conmon is not None
+            processes.end(conmon, sig=signal.SIGKILL)
+            processes.stop(layout, "podman", sig=signal.SIGKILL)
+            for database in host.storage.rglob("*.db"):
+                database.write_bytes(b"not a database")
+            assert get(f"http://127.0.0.1:{port}/") == "mcp-hello v1.0.0\n"
+        assert traces(layout) == []
+
+
+def test_nothing_remains_of_a_rootless_host() -> None:
+    with rootless_layout() as layout:
+        with podman_host(layout) as host:
+            images.build(host, [images.HELLO])
+            serve(host, "gone", images.HELLO)
+            assert len(traces(layout)) > 3
+        assert traces(layout) == []
+    if owner := layout.owner:
+        assert not owner.home.exists()
+        assert owner.uid not in {account.pw_uid for account in pwd.getpwall()}
+        assert [pid for pid in processes_of(owner.uid) if processes.identify(pid)] == []
+
+
+def processes_of(uid: int) -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if folder.stat().st_uid == uid]
+
+
+def test_two_hosts_side_by_side_share_nothing(podman: PodmanHost) -> None:
+    with tempfile.TemporaryDirectory(prefix="mcp-t") as folder, podman_host(Layout(Path(folder))) as other:
+        images.build(other, [images.HELLO_NEXT])
+        ports = serve(podman, "same-name", images.HELLO), serve(other, "same-name", images.HELLO_NEXT)
+        assert [get(f"http://127.0.0.1:{port}/") for port in ports] == ["mcp-hello v1.0.0\n", "mcp-hello v1.0.1\n"]
+        other.remove()
+        assert get(f"http://127.0.0.1:{ports[0]}/") == "mcp-hello v1.0.0\n"
+    podman.run("rm", "--force", "--time", "0", "same-name")
