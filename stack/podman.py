@@ -5,6 +5,7 @@ live side by side: each has its own pool of addresses and its own names of netwo
 after the network.
 """
 
+import json
 import os
 import resource
 import shutil
@@ -91,8 +92,9 @@ class PodmanHost:
             names = self._output([*self._command, "network", "ls", "--quiet"], check=False).split()
             self._output([*self._command, "network", "rm", "--force", *names], check=False)
         self.stop()
+        namespaces = _network_namespaces(self.storage)
         self._end_helpers()
-        self._unmount()
+        self._unmount(namespaces)
         if not self.rootless:
             network.remove_leftovers(network.pool(self.layout.tag))
         self._remove_storage()
@@ -156,9 +158,12 @@ class PodmanHost:
         for process in _helpers(self.layout.run, self.storage):
             processes.end(process, seconds=2)
 
-    def _unmount(self) -> None:
+    def _unmount(self, namespaces: list[Path]) -> None:
         if os.getuid() != 0:
             return  # a user's mounts live in a namespace that ended with its last process
+        for namespace in namespaces:
+            subprocess.run(["umount", "--lazy", namespace], check=False, capture_output=True)
+            namespace.unlink(missing_ok=True)
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed(mounts):
             if Path(mount).is_relative_to(self.storage) or Path(mount).is_relative_to(self.layout.run):
@@ -237,6 +242,17 @@ def _helpers(run: Path, storage: Path) -> Iterator[processes.Process]:
             )
             if (helps or _is_inside(folder, storage)) and (process := processes.identify(int(folder.name))):
                 yield process
+
+
+def _network_namespaces(storage: Path) -> list[Path]:
+    """The mounted network namespaces of the containers that still have files: each holds one end of a veth pair."""
+    found = []
+    for config in storage.glob("storage/overlay-containers/*/userdata/config.json"):
+        with suppress(OSError, ValueError, KeyError):
+            namespaces = json.loads(config.read_text())["linux"]["namespaces"]
+            paths = (Path(space["path"]) for space in namespaces if space["type"] == "network" and "path" in space)
+            found += [path for path in paths if path.is_relative_to("/run/netns") and path.exists()]
+    return found
 
 
 def _is_inside(folder: Path, storage: Path) -> bool:

@@ -119,11 +119,13 @@ def test_nothing_remains_of_a_rootful_host() -> None:
 
 def test_nothing_remains_of_a_host_that_was_killed() -> None:
     """The API service and each conmon are killed, podman's database is destroyed: its containers still run."""
+    namespaces = set(Path("/run/netns").glob("*"))
     with tempfile.TemporaryDirectory(prefix="mcp-t") as folder:
         layout = Layout(Path(folder))
         with podman_host(layout) as host:
             images.build(host, [images.HELLO])
             port = serve(host, "orphan", images.HELLO)
+            own_namespaces = set(Path("/run/netns").glob("*")) - namespaces
             pid = int(host.run("inspect", "--format", "{{.State.ConmonPid}}", "orphan"))
             conmon = processes.identify(pid)
             assert conmon is not None
@@ -133,6 +135,7 @@ def test_nothing_remains_of_a_host_that_was_killed() -> None:
                 database.write_bytes(b"not a database")
             assert get(f"http://127.0.0.1:{port}/") == "mcp-hello v1.0.0\n"
         assert traces(layout) == []
+    assert [path for path in own_namespaces if path.exists()] == []
 
 
 def test_nothing_remains_of_a_rootless_host() -> None:
