@@ -92,3 +92,8 @@ class RegistryUnavailable(McpError):
 
     code = grpc.StatusCode.UNAVAILABLE
     exit_code = ExitCode.UNREACHABLE
+
+
+def named(name: str) -> type[McpError] | None:
+    """The error class of that name, as it travels beside the status code; None for an unknown one."""
+    return next((kind for kind in McpError.__subclasses__() if kind.__name__ == name), None)

@@ -3,8 +3,9 @@
 isort:skip_file
 The agent's API. Writes change desired state only; the reconcilers do the rest.
 
-The caller's name travels in the metadata key "mcp-actor". An error's field,
-where one is at fault, travels in the trailing metadata key "mcp-field".
+The caller's name travels in the metadata key "mcp-actor-bin". An error travels
+as its status code and sentence, with its name in the trailing metadata key
+"mcp-error" and, where one is at fault, the field in "mcp-field-bin".
 """
 
 from collections import abc as _abc

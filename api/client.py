@@ -1,0 +1,174 @@
+"""The typed client: models in, models out, errors of api.errors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from api import errors, metadata
+from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.gen.mcp.v1 import control_plane_pb2 as pb
+from api.gen.mcp.v1 import spec_pb2
+from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
+from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.spec import ServiceSpec
+from api.wire import from_wire, to_wire
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Lists of a thousand services pass the library's own cap of 4 MiB."""
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """One agent, over its Unix socket (`unix:///path`) or TLS (`host:port`, with the CA's file).
+
+    `timeout` is in seconds, for each call that is not a stream. Use as an
+    async context manager.
+    """
+
+    def __init__(self, address: str, *, actor: str, ca_file: str | None = None, timeout: float = 10.0) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._metadata = ((metadata.ACTOR, actor.encode()),)
+        self._channel = _channel(address, ca_file)
+        self._stub = ControlPlaneServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close(None)
+
+    async def apply(
+        self, spec: ServiceSpec, *, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Applied:
+        """Stores a definition as desired state, or says what that would change."""
+        request = pb.ApplyServiceRequest(
+            spec=to_wire(spec, spec_pb2.ServiceSpec()), dry_run=dry_run, expected_generation=expected_generation
+        )
+        answer = await self._call(self._stub.ApplyService(request, metadata=self._metadata, timeout=self._timeout))
+        return Applied(
+            service=from_wire(answer.service, Service),
+            change=Change(answer.change),
+            fields=tuple(from_wire(field, FieldChange) for field in answer.fields),
+            actions=tuple(from_wire(action, PlannedAction) for action in answer.actions),
+        )
+
+    async def delete(self, name: str, *, dry_run: bool = False, expected_generation: int | None = None) -> Deleted:
+        """Marks a service for deletion, or says what that would take away."""
+        request = pb.DeleteServiceRequest(name=name, dry_run=dry_run, expected_generation=expected_generation)
+        answer = await self._call(self._stub.DeleteService(request, metadata=self._metadata, timeout=self._timeout))
+        return Deleted(
+            service=from_wire(answer.service, Service),
+            actions=tuple(from_wire(action, PlannedAction) for action in answer.actions),
+        )
+
+    async def get(self, name: str) -> Service:
+        """One service. Raises NotFound."""
+        request = pb.GetServiceRequest(name=name)
+        answer = await self._call(self._stub.GetService(request, metadata=self._metadata, timeout=self._timeout))
+        return from_wire(answer.service, Service)
+
+    async def services(self) -> tuple[Service, ...]:
+        """All services of the node, by name."""
+        request = pb.ListServicesRequest()
+        answer = await self._call(self._stub.ListServices(request, metadata=self._metadata, timeout=self._timeout))
+        return tuple(from_wire(service, Service) for service in answer.services)
+
+    async def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
+        """The services as they are, `synced`, then each change. Raises Unreachable when the agent goes away."""
+        call = self._stub.WatchServices(pb.WatchServicesRequest(names=names), metadata=self._metadata)
+        with self._translated():
+            async for message in call:
+                yield _watched(message)
+        raise errors.Unreachable(f"the agent at {self.address} ended the stream: it is stopping")
+
+    async def events(self, service: str = "", *, limit: int = DEFAULT_EVENTS) -> tuple[Event, ...]:
+        """The newest events, newest last."""
+        request = pb.ListEventsRequest(service=service, limit=limit)
+        answer = await self._call(self._stub.ListEvents(request, metadata=self._metadata, timeout=self._timeout))
+        return tuple(from_wire(event, Event) for event in answer.events)
+
+    async def watch_events(self, service: str = "", *, after_id: int = 0) -> AsyncIterator[Event]:
+        """The events after that one, as they come. Raises Unreachable when the agent goes away."""
+        request = pb.WatchEventsRequest(service=service, after_id=after_id)
+        with self._translated():
+            async for message in self._stub.WatchEvents(request, metadata=self._metadata):
+                yield from_wire(message.event, Event)
+        raise errors.Unreachable(f"the agent at {self.address} ended the stream: it is stopping")
+
+    async def containers(self) -> tuple[Container, ...]:
+        """Every container on the node, ours or not."""
+        request = pb.ListContainersRequest()
+        answer = await self._call(self._stub.ListContainers(request, metadata=self._metadata, timeout=self._timeout))
+        return tuple(from_wire(container, Container) for container in answer.containers)
+
+    async def node_status(self) -> NodeStatus:
+        """The agent and what it depends on."""
+        request = pb.GetNodeStatusRequest()
+        answer = await self._call(self._stub.GetNodeStatus(request, metadata=self._metadata, timeout=self._timeout))
+        return from_wire(answer.node, NodeStatus)
+
+    async def _call(self, call: Awaitable[Answer]) -> Answer:
+        with self._translated():
+            return await call
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, self.address) from error
+        except asyncio.CancelledError as error:
+            # grpc.aio cancels a stream's reader when its channel is closed under it.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise errors.Unreachable(f"the connection to the agent at {self.address} was closed") from error
+
+
+def _channel(address: str, ca_file: str | None) -> grpc.aio.Channel:
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    if address.startswith("unix:"):
+        # Without it the socket's path would be sent as the authority, percent-encoded.
+        return grpc.aio.insecure_channel(address, [*options, ("grpc.default_authority", "localhost")])
+    try:
+        root = Path(ca_file).read_bytes() if ca_file else None
+    except OSError as error:
+        raise errors.Refused(f"the CA file {ca_file} cannot be read: {error.strerror}") from error
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(root), options)
+
+
+def _watched(message: pb.WatchServicesResponse) -> Watched:
+    if message.HasField("service"):
+        return Watched(service=from_wire(message.service, Service))
+    return Watched(deleted=message.deleted, synced=message.synced)
+
+
+def _translate(error: grpc.aio.AioRpcError, address: str) -> errors.McpError:
+    trailer = error.trailing_metadata()
+    details = error.details() or ""
+    kind = errors.named(metadata.read(trailer, metadata.ERROR))
+    if kind is errors.InvalidSpec:
+        return errors.InvalidSpec(metadata.read(trailer, metadata.FIELD), details)
+    if kind is not None:
+        return kind(details)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return errors.Unreachable(
+                f"the agent at {address} does not answer: is mcp-agent running there? ({details})"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return errors.Unreachable(f"the agent at {address} did not answer in time")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return errors.Refused(f"the agent at {address} does not know this call: it is older than this command")
+        case _:
+            return errors.McpError(f"the agent at {address} answered {error.code().name}: {details}")

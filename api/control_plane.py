@@ -1,0 +1,86 @@
+"""What can be asked of an agent: one protocol for the client, the server and the controller."""
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.spec import ServiceSpec
+
+DEFAULT_EVENTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The answer to an apply."""
+
+    service: Service
+    """As it is after the write; in a dry run, as it would be."""
+    change: Change
+    fields: tuple[FieldChange, ...] = ()
+    actions: tuple[PlannedAction, ...] = ()
+    """What the reconcilers would do, in order; in a dry run only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The answer to a delete."""
+
+    service: Service
+    actions: tuple[PlannedAction, ...] = ()
+    """What the reconcilers would do, in order; in a dry run only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One message of a watch: exactly one of its fields is set."""
+
+    service: Service | None = None
+    deleted: str = ""
+    """The name of a service that is gone."""
+    synced: bool = False
+    """The snapshot is complete; what follows are changes."""
+
+
+class ControlPlane(Protocol):
+    """The agent's API. All methods raise errors of api.errors."""
+
+    async def apply(
+        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Applied:
+        """Stores a definition as desired state; see ApplyService in control_plane.proto."""
+        ...
+
+    async def delete(
+        self, name: str, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Deleted:
+        """Marks a service for deletion. Raises NotFound."""
+        ...
+
+    async def get(self, name: str) -> Service:
+        """One service. Raises NotFound."""
+        ...
+
+    async def services(self) -> tuple[Service, ...]:
+        """All services of the node, by name."""
+        ...
+
+    def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
+        """The services (empty: all) as they are, `synced`, then each change; never ends by itself."""
+        ...
+
+    async def events(self, service: str = "", *, limit: int = DEFAULT_EVENTS) -> tuple[Event, ...]:
+        """The newest events, newest last."""
+        ...
+
+    def watch_events(self, service: str = "", *, after_id: int = 0) -> AsyncIterator[Event]:
+        """The events after that one (0: from now on); never ends by itself."""
+        ...
+
+    async def containers(self) -> tuple[Container, ...]:
+        """Every container on the node, ours or not."""
+        ...
+
+    async def node_status(self) -> NodeStatus:
+        """The agent and what it depends on."""
+        ...

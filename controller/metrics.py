@@ -1,0 +1,159 @@
+"""Every metric of the agent, declared once, named as controller-runtime names its own.
+
+All series exist from the start with the value zero, so that a rate over them
+is never undefined.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from wsgiref.types import WSGIApplication
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from api.conditions import ConditionType, Status
+from api.service import Service
+
+RESULTS = ("success", "requeue", "requeue_after", "error")
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SLOW = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMetrics:
+    """The metrics of one reconciler's queue."""
+
+    depth: Gauge
+    adds: Counter
+    retries: Counter
+    waited: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerMetrics:
+    """The metrics of one reconciler."""
+
+    results: dict[str, Counter]
+    duration: Histogram
+    active: Gauge
+    actions: Counter
+    drift_found: Counter
+    drift_corrected: Counter
+    drift_seconds: Histogram
+    queue: QueueMetrics
+
+
+class Metrics:
+    """All metrics of one agent, in a registry of their own."""
+
+    def __init__(self, reconcilers: Iterable[str]) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        by_reconciler = {"labelnames": ("reconciler",), "registry": self.registry}
+        self._results = Counter(
+            "mcp_reconcile_total",
+            "Reconcile runs by result.",
+            labelnames=("reconciler", "result"),
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "mcp_reconcile_duration_seconds", "Duration of a reconcile run.", buckets=_FAST, **by_reconciler
+        )
+        self._active = Gauge("mcp_reconcile_active_workers", "Reconcile runs under way.", **by_reconciler)
+        self._actions = Counter("mcp_actions_total", "Actions carried out.", **by_reconciler)
+        self._drift_found = Counter(
+            "mcp_drift_found_total", "Runs that found converged state changed.", **by_reconciler
+        )
+        self._drift_corrected = Counter("mcp_drift_corrected_total", "Drifts corrected.", **by_reconciler)
+        self._drift_seconds = Histogram(
+            "mcp_drift_correction_seconds", "From noticing a drift to its correction.", buckets=_SLOW, **by_reconciler
+        )
+        self._depth = Gauge("mcp_workqueue_depth", "Services waiting to be looked at.", **by_reconciler)
+        self._adds = Counter("mcp_workqueue_adds_total", "Additions to the queue.", **by_reconciler)
+        self._retries = Counter("mcp_workqueue_retries_total", "Retries after failures.", **by_reconciler)
+        self._waited = Histogram(
+            "mcp_workqueue_queue_duration_seconds", "Wait in the queue.", buckets=_FAST, **by_reconciler
+        )
+        self.time_to_ready = Histogram(
+            "mcp_apply_to_ready_seconds",
+            "From the write of a generation to Ready.",
+            buckets=_SLOW,
+            registry=self.registry,
+        )
+        self._reconcilers = {name: self._for(name) for name in reconcilers}
+
+    def reconciler(self, name: str) -> ReconcilerMetrics:
+        """The series of one reconciler."""
+        return self._reconcilers[name]
+
+    def watch_services(self, fetch: Callable[[], tuple[Service, ...]]) -> None:
+        """Has each scrape count what `fetch` returns; it is called in the scraper's thread."""
+        self.registry.register(_Services(fetch))
+
+    def app(self) -> WSGIApplication:
+        """Serves the metrics in Prometheus' formats."""
+        return make_wsgi_app(self.registry)
+
+    def _for(self, name: str) -> ReconcilerMetrics:
+        return ReconcilerMetrics(
+            results={result: self._results.labels(name, result) for result in RESULTS},
+            duration=self._duration.labels(name),
+            active=self._active.labels(name),
+            actions=self._actions.labels(name),
+            drift_found=self._drift_found.labels(name),
+            drift_corrected=self._drift_corrected.labels(name),
+            drift_seconds=self._drift_seconds.labels(name),
+            queue=QueueMetrics(
+                depth=self._depth.labels(name),
+                adds=self._adds.labels(name),
+                retries=self._retries.labels(name),
+                waited=self._waited.labels(name),
+            ),
+        )
+
+
+class _Services(Collector):
+    """Counted when scraped: nothing has to be kept in step between two scrapes."""
+
+    def __init__(self, fetch: Callable[[], tuple[Service, ...]]) -> None:
+        self._fetch = fetch
+
+    def collect(self) -> Iterable[Metric]:
+        services = self._fetch()
+        yield _by_condition(services)
+        yield _certificate_expiry(services)
+
+    def describe(self) -> Iterable[Metric]:
+        # Without it, registering would scrape once.
+        yield _by_condition(())
+        yield _certificate_expiry(())
+
+
+def _by_condition(services: tuple[Service, ...]) -> Metric:
+    family = GaugeMetricFamily("mcp_services", "Services by condition and its status.", labels=("condition", "status"))
+    counts = {(kind, status): 0 for kind in ConditionType for status in Status}
+    for service in services:
+        for kind in ConditionType:
+            condition = service.condition(kind)
+            counts[kind, condition.status if condition else Status.UNKNOWN] += 1
+    for (kind, status), count in counts.items():
+        family.add_metric((kind, status), count)
+    return family
+
+
+def _certificate_expiry(services: tuple[Service, ...]) -> Metric:
+    family = GaugeMetricFamily(
+        "mcp_certificate_expiry_timestamp_seconds",
+        "When a certificate ends, in seconds since the epoch.",
+        labels=("service", "hostname"),
+    )
+    for service in services:
+        for certificate in service.certificates:
+            family.add_metric((service.name, certificate.hostname), certificate.not_after.timestamp())
+    return family

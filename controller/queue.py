@@ -1,0 +1,144 @@
+"""The work queue: which service one reconciler looks at next.
+
+It carries names only; whoever takes one reads the state again. One name is
+never worked on twice at once, and however often it is added meanwhile, it is
+worked on exactly once more: the dirty and processing sets of Kubernetes'
+client-go (util/workqueue).
+"""
+
+import asyncio
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import IntEnum
+
+from controller.metrics import QueueMetrics
+
+
+class Priority(IntEnum):
+    """What goes first."""
+
+    CHANGE = 0
+    """Something happened, or a person wants something."""
+    RESYNC = 1
+    """The safety net looks at everything once in a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait after the n-th failure in a row, in seconds; up to a tenth is added by chance."""
+
+    first: float = 0.2
+    most: float = 60.0
+
+    def delay(self, failures: int) -> float:
+        """Doubles with each failure; jitter keeps many failing keys from trying all at once."""
+        # 2**32 is beyond any cap, and a larger power would be an error some day.
+        delay = min(self.most, self.first * 2 ** min(failures - 1, 32))
+        return delay * random.uniform(1.0, 1.1)  # noqa: S311  # no secret depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A name to work on."""
+
+    key: str
+    since: float
+    """When it was first added, by the loop's clock."""
+
+
+class WorkQueue:
+    """A queue of names with priorities, delays and a backoff for each name."""
+
+    def __init__(self, metrics: QueueMetrics, backoff: Backoff) -> None:
+        self._metrics = metrics
+        self._backoff = backoff
+        self._loop = asyncio.get_running_loop()
+        self._waiting: tuple[OrderedDict[str, float], ...] = tuple(OrderedDict() for _ in Priority)
+        self._processing: set[str] = set()
+        self._again: dict[str, tuple[Priority, float]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+        self._arrived = asyncio.Event()
+
+    def add(self, key: str, priority: Priority = Priority.CHANGE) -> None:
+        """Has the key worked on soon; if it is being worked on, once more after that."""
+        now = self._loop.time()
+        self._metrics.adds.inc()
+        if key in self._processing:
+            before, since = self._again.get(key, (priority, now))
+            self._again[key] = (min(before, priority), since)
+        else:
+            self._enqueue(key, priority, now)
+
+    def add_after(self, key: str, delay: float) -> None:
+        """Has the key worked on after `delay` seconds, unless it is before that for another cause."""
+        self._cancel_timer(key)
+        self._timers[key] = self._loop.call_later(delay, self._due, key)
+
+    def retry(self, key: str, delay: float | None = None) -> float:
+        """Counts a failure and has the key worked on after `delay` or, without one, its backoff; returns the wait."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        self._metrics.retries.inc()
+        wait = self._backoff.delay(self._failures[key]) if delay is None else delay
+        self.add_after(key, wait)
+        return wait
+
+    def forget(self, key: str) -> None:
+        """It worked: the next failure is a first one."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> Item:
+        """The next key; it counts as being worked on until `done`."""
+        while True:
+            for waiting in self._waiting:
+                if waiting:
+                    key, since = waiting.popitem(last=False)
+                    return self._start(key, since)
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def done(self, key: str) -> None:
+        """Ends the work on a key that `get` gave."""
+        self._processing.discard(key)
+        again = self._again.pop(key, None)
+        if again is not None:
+            self._enqueue(key, *again)
+
+    def close(self) -> None:
+        """Drops all delayed additions."""
+        for key in list(self._timers):
+            self._cancel_timer(key)
+
+    def __len__(self) -> int:
+        return sum(len(waiting) for waiting in self._waiting)
+
+    def _start(self, key: str, since: float) -> Item:
+        # What it was waiting for is looked at now; the outcome says when to look again.
+        self._cancel_timer(key)
+        self._processing.add(key)
+        self._metrics.depth.set(len(self))
+        self._metrics.waited.observe(self._loop.time() - since)
+        return Item(key, since)
+
+    def _enqueue(self, key: str, priority: Priority, since: float) -> None:
+        urgent, resync = self._waiting
+        if key in urgent:
+            return
+        since = min(since, resync.get(key, since))
+        if priority is Priority.CHANGE:
+            resync.pop(key, None)
+        elif key in resync:
+            return
+        self._waiting[priority][key] = since
+        self._metrics.depth.set(len(self))
+        self._arrived.set()
+
+    def _due(self, key: str) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _cancel_timer(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
