@@ -53,33 +53,27 @@ class Metrics:
 
     def __init__(self, reconcilers: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
-        by_reconciler = {"labelnames": ("reconciler",), "registry": self.registry}
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
         self._results = Counter(
             "mcp_reconcile_total",
             "Reconcile runs by result.",
             labelnames=("reconciler", "result"),
             registry=self.registry,
         )
-        self._duration = Histogram(
-            "mcp_reconcile_duration_seconds", "Duration of a reconcile run.", buckets=_FAST, **by_reconciler
+        self._duration = self._histogram("mcp_reconcile_duration_seconds", "Duration of a reconcile run.", _FAST)
+        self._active = self._gauge("mcp_reconcile_active_workers", "Reconcile runs under way.")
+        self._actions = self._counter("mcp_actions_total", "Actions carried out.")
+        self._drift_found = self._counter("mcp_drift_found_total", "Runs that found converged state changed.")
+        self._drift_corrected = self._counter("mcp_drift_corrected_total", "Drifts corrected.")
+        self._drift_seconds = self._histogram(
+            "mcp_drift_correction_seconds", "From noticing a drift to its correction.", _SLOW
         )
-        self._active = Gauge("mcp_reconcile_active_workers", "Reconcile runs under way.", **by_reconciler)
-        self._actions = Counter("mcp_actions_total", "Actions carried out.", **by_reconciler)
-        self._drift_found = Counter(
-            "mcp_drift_found_total", "Runs that found converged state changed.", **by_reconciler
-        )
-        self._drift_corrected = Counter("mcp_drift_corrected_total", "Drifts corrected.", **by_reconciler)
-        self._drift_seconds = Histogram(
-            "mcp_drift_correction_seconds", "From noticing a drift to its correction.", buckets=_SLOW, **by_reconciler
-        )
-        self._depth = Gauge("mcp_workqueue_depth", "Services waiting to be looked at.", **by_reconciler)
-        self._adds = Counter("mcp_workqueue_adds_total", "Additions to the queue.", **by_reconciler)
-        self._retries = Counter("mcp_workqueue_retries_total", "Retries after failures.", **by_reconciler)
-        self._waited = Histogram(
-            "mcp_workqueue_queue_duration_seconds", "Wait in the queue.", buckets=_FAST, **by_reconciler
-        )
+        self._depth = self._gauge("mcp_workqueue_depth", "Services waiting to be looked at.")
+        self._adds = self._counter("mcp_workqueue_adds_total", "Additions to the queue.")
+        self._retries = self._counter("mcp_workqueue_retries_total", "Retries after failures.")
+        self._waited = self._histogram("mcp_workqueue_queue_duration_seconds", "Wait in the queue.", _FAST)
         self.time_to_ready = Histogram(
             "mcp_apply_to_ready_seconds",
             "From the write of a generation to Ready.",
@@ -99,6 +93,15 @@ class Metrics:
     def app(self) -> WSGIApplication:
         """Serves the metrics in Prometheus' formats."""
         return make_wsgi_app(self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, labelnames=("reconciler",), registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, labelnames=("reconciler",), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, labelnames=("reconciler",), buckets=buckets, registry=self.registry)
 
     def _for(self, name: str) -> ReconcilerMetrics:
         return ReconcilerMetrics(

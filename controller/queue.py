@@ -33,8 +33,8 @@ class Backoff:
 
     def delay(self, failures: int) -> float:
         """Doubles with each failure; jitter keeps many failing keys from trying all at once."""
-        # 2**32 is beyond any cap, and a larger power would be an error some day.
-        delay = min(self.most, self.first * 2 ** min(failures - 1, 32))
+        # 2**32 is beyond any cap, and a larger one would overflow some day.
+        delay = min(self.most, self.first * float(1 << min(failures - 1, 32)))
         return delay * random.uniform(1.0, 1.1)  # noqa: S311  # no secret depends on it
 
 
@@ -47,12 +47,15 @@ class Item:
     """When it was first added, by the loop's clock."""
 
 
-class WorkQueue:
-    """A queue of names with priorities, delays and a backoff for each name."""
+class ShutDown(Exception):
+    """The queue gives out nothing more."""
 
-    def __init__(self, metrics: QueueMetrics, backoff: Backoff) -> None:
+
+class WorkQueue:
+    """A queue of names with priorities, delays, and a count of failures for each name."""
+
+    def __init__(self, metrics: QueueMetrics) -> None:
         self._metrics = metrics
-        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._waiting: tuple[OrderedDict[str, float], ...] = tuple(OrderedDict() for _ in Priority)
         self._processing: set[str] = set()
@@ -60,6 +63,7 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._arrived = asyncio.Event()
+        self._shut_down = False
 
     def add(self, key: str, priority: Priority = Priority.CHANGE) -> None:
         """Has the key worked on soon; if it is being worked on, once more after that."""
@@ -74,13 +78,15 @@ class WorkQueue:
     def add_after(self, key: str, delay: float) -> None:
         """Has the key worked on after `delay` seconds, unless it is before that for another cause."""
         self._cancel_timer(key)
+        if self._shut_down:
+            return
         self._timers[key] = self._loop.call_later(delay, self._due, key)
 
-    def retry(self, key: str, delay: float | None = None) -> float:
-        """Counts a failure and has the key worked on after `delay` or, without one, its backoff; returns the wait."""
+    def retry(self, key: str, backoff: Backoff) -> float:
+        """Counts a failure and has the key worked on when `backoff` says so; returns that wait in seconds."""
         self._failures[key] = self._failures.get(key, 0) + 1
         self._metrics.retries.inc()
-        wait = self._backoff.delay(self._failures[key]) if delay is None else delay
+        wait = backoff.delay(self._failures[key])
         self.add_after(key, wait)
         return wait
 
@@ -89,14 +95,15 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     async def get(self) -> Item:
-        """The next key; it counts as being worked on until `done`."""
-        while True:
+        """The next key; it counts as being worked on until `done`. Raises ShutDown."""
+        while not self._shut_down:
             for waiting in self._waiting:
                 if waiting:
                     key, since = waiting.popitem(last=False)
                     return self._start(key, since)
             self._arrived.clear()
             await self._arrived.wait()
+        raise ShutDown
 
     def done(self, key: str) -> None:
         """Ends the work on a key that `get` gave."""
@@ -105,8 +112,10 @@ class WorkQueue:
         if again is not None:
             self._enqueue(key, *again)
 
-    def close(self) -> None:
-        """Drops all delayed additions."""
+    def shut_down(self) -> None:
+        """Gives out nothing more: workers end once what they hold is done. The registry remembers the rest."""
+        self._shut_down = True
+        self._arrived.set()
         for key in list(self._timers):
             self._cancel_timer(key)
 

@@ -1,0 +1,190 @@
+"""What the API does: it writes desired state, and reads. Everything else is the reconcilers'."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.diff import diff
+from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
+from api.resolve import Defaults, ResolvedService, resolve
+from api.service import Change, Container, Event, Finalizer, NodeStatus, Service
+from api.spec import ServiceSpec, container_name
+from controller.preview import Preview
+from controller.registry import ChangeKind, Registry
+
+
+class LocalControlPlane:
+    """The control plane of this node; implements api.control_plane.ControlPlane."""
+
+    def __init__(
+        self,
+        node: str,
+        registry: Registry,
+        defaults: Defaults,
+        preview: Preview,
+        containers: Callable[[], Awaitable[tuple[Container, ...]]],
+        node_status: Callable[[], Awaitable[NodeStatus]],
+    ) -> None:
+        self._node = node
+        self._registry = registry
+        self._defaults = defaults
+        self._preview = preview
+        self._containers = containers
+        self._node_status = node_status
+        # Admission reads other services before it writes this one.
+        self._admission = asyncio.Lock()
+
+    async def apply(
+        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Applied:
+        """Stores a definition as desired state, or says what that would change."""
+        async with self._admission:
+            await self._admit(spec)
+            before = await self._registry.service(spec.name)
+            fields = diff(before.spec if before else None, spec)
+            if dry_run:
+                return await self._dry_apply(spec, before, expected_generation)
+            service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected_generation)
+            return Applied(service, change, fields)
+
+    async def _dry_apply(self, spec: ServiceSpec, before: Service | None, expected: int | None) -> Applied:
+        _refuse_stale(spec.name, before, expected)
+        if before is None:
+            service, change = _newborn(spec, self._node), Change.CREATED
+        elif before.deleting:
+            raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
+        elif before.spec == spec:
+            service, change = before, Change.UNCHANGED
+        else:
+            update = {"spec": spec, "generation": before.generation + 1}
+            service, change = before.model_copy(update=update), Change.CONFIGURED
+        fields = diff(before.spec if before else None, spec)
+        return Applied(service, change, fields, await self._preview.apply(service))
+
+    async def delete(
+        self, name: str, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Deleted:
+        """Marks a service for deletion, or says what that would take away."""
+        if not dry_run:
+            return Deleted(
+                await self._registry.request_deletion(name, actor=actor, expected_generation=expected_generation)
+            )
+        service = await self.get(name)
+        _refuse_stale(name, service, expected_generation)
+        if not service.deleting:
+            service = service.model_copy(update={"deletion_requested_at": datetime.now(UTC)})
+        return Deleted(service, await self._preview.delete(service))
+
+    async def get(self, name: str) -> Service:
+        """One service. Raises NotFound."""
+        service = await self._registry.service(name)
+        if service is None:
+            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        return service
+
+    async def services(self) -> tuple[Service, ...]:
+        """All services of the node, by name."""
+        return await self._registry.services()
+
+    async def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
+        """The services as they are, `synced`, then each change."""
+        sent: dict[str, Service] = {}
+        # Subscribe first, then list: a change in between is told twice rather than never.
+        async with self._registry.subscribe() as changes:
+            for service in await self._registry.services():
+                if not names or service.name in names:
+                    sent[service.name] = service
+                    yield Watched(service=service)
+            yield Watched(synced=True)
+            async for change in changes:
+                if change.kind is ChangeKind.EVENT or (names and change.service not in names):
+                    continue
+                current = await self._registry.service(change.service)
+                if current is None:
+                    if sent.pop(change.service, None) is not None:
+                        yield Watched(deleted=change.service)
+                elif current != sent.get(current.name):
+                    sent[current.name] = current
+                    yield Watched(service=current)
+
+    async def events(self, service: str = "", *, limit: int = DEFAULT_EVENTS) -> tuple[Event, ...]:
+        """The newest events, newest last."""
+        return await self._registry.events(service, limit=limit)
+
+    async def watch_events(self, service: str = "", *, after_id: int = 0) -> AsyncIterator[Event]:
+        """The events after that one, as they come."""
+        async with self._registry.subscribe() as changes:
+            last = after_id or await self._newest_event()
+            while True:
+                for event in await self._registry.events(service, after_id=last):
+                    last = event.id
+                    yield event
+                async for change in changes:
+                    if change.kind is ChangeKind.EVENT:
+                        break
+
+    async def _newest_event(self) -> int:
+        newest = await self._registry.events(limit=1)
+        return newest[-1].id if newest else 0
+
+    async def containers(self) -> tuple[Container, ...]:
+        """Every container on the node, ours or not."""
+        return await self._containers()
+
+    async def node_status(self) -> NodeStatus:
+        """The agent and what it depends on."""
+        return await self._node_status()
+
+    async def _admit(self, spec: ServiceSpec) -> None:
+        """Raises InvalidSpec or Refused where this node cannot run the definition."""
+        if spec.node is not None and spec.node != self._node:
+            raise Refused(
+                f'this agent runs node "{self._node}", and the definition of "{spec.name}" says node = "{spec.node}": '
+                "ask that node's agent"
+            )
+        resolved = resolve(spec, self._defaults)
+        await self._refuse_name_clash(resolved)
+
+    async def _refuse_name_clash(self, resolved: ResolvedService) -> None:
+        for index, component in enumerate(resolved.components):
+            for other in _services_that_may_use(component.container_name):
+                if other == resolved.name:
+                    continue
+                service = await self._registry.service(other)
+                names = [container_name(other, c.name) for c in service.spec.components] if service else []
+                if component.container_name in names:
+                    raise InvalidSpec(
+                        f"components[{index}].name",
+                        f'container name "{component.container_name}" belongs to service "{other}": '
+                        "rename the component",
+                    )
+
+
+def _services_that_may_use(name: str) -> list[str]:
+    """Every service that could have a container of that name: `a-b-c` may be a-b-c, a-b/c or a/b-c."""
+    parts = name.split("-")
+    return ["-".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def _refuse_stale(name: str, service: Service | None, expected: int | None) -> None:
+    current = service.generation if service else 0
+    if expected is not None and expected != current:
+        raise StaleGeneration(
+            f'service "{name}" is at generation {current}, not {expected}: look at it again before you change it'
+        )
+
+
+def _newborn(spec: ServiceSpec, node: str) -> Service:
+    now = datetime.now(UTC)
+    return Service(
+        uid=str(uuid4()),
+        name=spec.name,
+        node=node,
+        generation=1,
+        spec=spec,
+        created_at=now,
+        updated_at=now,
+        finalizers=tuple(Finalizer),
+    )

@@ -1,0 +1,250 @@
+"""Drives one reconciler: takes a name, has it planned and carried out, and says what came of it.
+
+What is the same for every resource is here and nowhere else: the retries, the
+conditions, the timeline, the finalizers, the metrics. A failing service waits
+longer each time and holds up nobody; a defect in a reconciler never ends the
+loop.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from api.conditions import Reason, Status
+from api.errors import RegistryUnavailable
+from api.service import Finalizer, Service
+from controller.metrics import ReconcilerMetrics
+from controller.queue import Backoff, Item, ShutDown, WorkQueue
+from controller.registry import ConditionUpdate, EventDraft, Report
+from reconcilers.base import Action, Outcome, Plan, Reconciler, Terminal, Transient
+
+log = structlog.get_logger("driver")
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSettings:
+    """How hard to try."""
+
+    workers: int = 4
+    """Services looked at side by side."""
+    transient: Backoff = field(default_factory=Backoff)
+    terminal: Backoff = field(default_factory=lambda: Backoff(first=10.0, most=300.0))
+    """After a failure that waiting alone is not expected to mend."""
+
+
+class DriverRegistry(Protocol):
+    """What the driver reads and writes."""
+
+    async def service(self, name: str) -> Service | None:
+        """The service, or None."""
+        ...
+
+    async def report(self, service: str, report: Report) -> None:
+        """Writes all that one run says, in one transaction."""
+        ...
+
+    async def remove_finalizer(self, service: str, finalizer: Finalizer) -> bool:
+        """Notes that nothing of that kind is left; True when the service is gone."""
+        ...
+
+
+@dataclass(slots=True)
+class _Run:
+    """One look at one service."""
+
+    service: Service
+    drift: bool = False
+    done: list[Action] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=lambda: Outcome(Status.UNKNOWN, Reason.PENDING))
+    failure: Exception | None = None
+
+
+class Driver:
+    """Runs a reconciler over a queue until the queue is shut down."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        registry: DriverRegistry,
+        queue: WorkQueue,
+        metrics: ReconcilerMetrics,
+        settings: DriverSettings,
+    ) -> None:
+        self.reconciler = reconciler
+        self.queue = queue
+        self._registry = registry
+        self._metrics = metrics
+        self._settings = settings
+        self._drifting: dict[str, float] = {}
+        self._log = log.bind(reconciler=reconciler.name)
+
+    async def run(self) -> None:
+        """Works until the queue is shut down and all that was begun is done."""
+        async with asyncio.TaskGroup() as workers:
+            for number in range(self._settings.workers):
+                workers.create_task(self._work(), name=f"{self.reconciler.name}-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                item = await self.queue.get()
+            except ShutDown:
+                return
+            started = time.perf_counter()
+            result = "error"
+            self._metrics.active.inc()
+            try:
+                result = await self._reconcile(item)
+            except Exception as error:  # the loop outlives whatever happens to one service
+                wait = self.queue.retry(item.key, self._settings.transient)
+                known = isinstance(error, RegistryUnavailable)
+                self._log.error(
+                    "reconcile_failed",
+                    service=item.key,
+                    error=str(error),
+                    retry_in_seconds=round(wait, 3),
+                    exc_info=None if known else error,
+                )
+            finally:
+                self.queue.done(item.key)
+                self._metrics.active.dec()
+                self._metrics.results[result].inc()
+                self._metrics.duration.observe(time.perf_counter() - started)
+
+    async def _reconcile(self, item: Item) -> str:
+        service = await self._registry.service(item.key)
+        if service is None or (service.deleting and self.reconciler.finalizer not in service.finalizers):
+            self.queue.forget(item.key)
+            self._drifting.pop(item.key, None)
+            return "success"
+        run = _Run(service)
+        await self._attempt(run, item)
+        await self._registry.report(service.name, self._report(run))
+        self._track_drift(run)
+        if run.failure is not None:
+            return self._retry(run)
+        self.queue.forget(item.key)
+        if service.deleting:
+            return await self._finish_deletion(run)
+        if run.outcome.requeue_after is not None:
+            self.queue.add_after(item.key, run.outcome.requeue_after.total_seconds())
+            return "requeue_after"
+        return "success"
+
+    async def _attempt(self, run: _Run, item: Item) -> None:
+        try:
+            plan = await self.reconciler.plan(run.service)
+            self._notice_drift(run, plan, item)
+            for action in plan.actions:
+                await self.reconciler.execute(run.service, action)
+                run.done.append(action)
+                self._metrics.actions.inc()
+                self._log.info(
+                    action.verb,
+                    service=run.service.name,
+                    subject=action.subject,
+                    cause=action.describe(),
+                    drift=run.drift,
+                )
+            run.outcome = plan.outcome
+        except Transient as failure:
+            run.failure = failure
+            run.outcome = Outcome(failure.status, failure.reason, failure.message, failure.delay)
+        except Terminal as failure:
+            run.failure = failure
+            run.outcome = Outcome(Status.FALSE, failure.reason, failure.message)
+        except RegistryUnavailable:
+            raise
+        except Exception as failure:  # a defect of one reconciler is one service's condition
+            run.failure = failure
+            run.outcome = Outcome(
+                Status.UNKNOWN, Reason.INTERNAL_ERROR, f"{type(failure).__name__}: {failure}; the agent's log says more"
+            )
+            self._log.error("defect", service=run.service.name, exc_info=failure)
+
+    def _report(self, run: _Run) -> Report:
+        events = [
+            EventDraft(
+                kind=action.verb,
+                message=action.describe(),
+                actor=self.reconciler.name,
+                generation=run.service.generation,
+                drift=run.drift,
+            )
+            for action in run.done
+        ]
+        if self._newly_failed(run):
+            events.append(
+                EventDraft(
+                    kind="failed",
+                    message=f"{run.outcome.reason}: {run.outcome.message}",
+                    actor=self.reconciler.name,
+                    generation=run.service.generation,
+                    drift=False,
+                )
+            )
+        condition = ConditionUpdate(
+            type=self.reconciler.condition,
+            status=run.outcome.status,
+            reason=run.outcome.reason,
+            message=run.outcome.message,
+            observed_generation=run.service.generation,
+        )
+        return Report(condition=condition, events=tuple(events))
+
+    def _newly_failed(self, run: _Run) -> bool:
+        if run.failure is None and not run.outcome.reason.needs_a_person:
+            return False
+        before = run.service.condition(self.reconciler.condition)
+        current = (run.outcome.reason, run.service.generation)
+        return before is None or (before.reason, before.observed_generation) != current
+
+    def _retry(self, run: _Run) -> str:
+        key = run.service.name
+        if isinstance(run.failure, Transient) and run.failure.delay is not None:
+            self.queue.add_after(key, run.failure.delay.total_seconds())
+            return "requeue"
+        backoff = self._settings.terminal if isinstance(run.failure, Terminal) else self._settings.transient
+        wait = self.queue.retry(key, backoff)
+        self._log.warning(
+            "retrying",
+            service=key,
+            reason=run.outcome.reason,
+            message=run.outcome.message,
+            retry_in_seconds=round(wait, 3),
+        )
+        return "error"
+
+    async def _finish_deletion(self, run: _Run) -> str:
+        if run.done:
+            # Only a plan made after the actions can say that nothing is left.
+            self.queue.add(run.service.name)
+            return "requeue"
+        if run.outcome.reason is Reason.TERMINATING:
+            return "success"
+        await self._registry.remove_finalizer(run.service.name, self.reconciler.finalizer)
+        self._drifting.pop(run.service.name, None)
+        return "success"
+
+    def _notice_drift(self, run: _Run, plan: Plan, item: Item) -> None:
+        """Actions for a generation that had converged already: the world moved, not the wish."""
+        before = run.service.condition(self.reconciler.condition)
+        run.drift = bool(
+            plan.actions
+            and not run.service.deleting
+            and before is not None
+            and before.status is Status.TRUE
+            and before.observed_generation == run.service.generation
+        )
+        if run.drift and item.key not in self._drifting:
+            self._drifting[item.key] = item.since
+            self._metrics.drift_found.inc()
+
+    def _track_drift(self, run: _Run) -> None:
+        if run.outcome.status is Status.TRUE and run.service.name in self._drifting:
+            since = self._drifting.pop(run.service.name)
+            self._metrics.drift_corrected.inc()
+            self._metrics.drift_seconds.observe(asyncio.get_running_loop().time() - since)

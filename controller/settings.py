@@ -1,0 +1,162 @@
+"""The agent's settings: `mcp-agent.toml`, then `MCP_*` variables on top.
+
+Every setting can be overridden by a variable named after its place:
+`podman.socket` by MCP_PODMAN_SOCKET, `node` by MCP_NODE. A duration is in the
+unit that ends its name.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from api.model import Model
+from api.resolve import Defaults
+from api.spec import Name
+from controller.logs import LogFormat
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _absolute(value: str) -> str:
+    if value and not value.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return value
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Loopback = Annotated[str, StringConstraints(pattern=r"^((127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d{1,5})?$")]
+
+
+def _host_name() -> str:
+    return socket.gethostname().partition(".")[0].lower()
+
+
+class ApiSettings(Model):
+    """Where the API is served."""
+
+    socket: AbsolutePath = Field(default="/run/mcp/agent.sock", description="Unix socket, 0600 in a folder of its own.")
+    listen: Loopback = Field(
+        default="",
+        description="host:port for TLS over TCP; empty: none. Loopback only, as callers are not authenticated yet.",
+    )
+
+
+class RegistrySettings(Model):
+    """Where desired state is kept."""
+
+    url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite at <state_dir>/registry.db.")
+
+
+class PodmanSettings(Model):
+    """The container engine."""
+
+    socket: AbsolutePath = Field(default="/run/podman/podman.sock", description="podman's API socket.")
+    relist_seconds: Seconds = Field(default=30.0, description="Safety net below the engine's events.")
+    timeout_seconds: Seconds = Field(default=30.0, description="Of one call; a pull has no such limit.")
+
+
+class ProxySettings(Model):
+    """mc-proxy."""
+
+    socket: AbsolutePath = Field(default="", description="Its admin socket; empty: this node routes nothing.")
+    cert_dir: AbsolutePath = Field(default="/srv/mc-proxy/certs", description="Where it finds certificates.")
+    interval_seconds: Seconds = Field(default=2.0, description="Between two looks at its routes: it has no events.")
+
+
+class PortSettings(Model):
+    """Host ports for routes."""
+
+    low: int = Field(default=10000, ge=1024, le=65535, description="First port given to a route.")
+    high: int = Field(default=60000, ge=1024, le=65535, description="Last port given to a route.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        return self
+
+
+class CertificateSettings(Model):
+    """Certificates of l7 routes, issued by the agent's own CA."""
+
+    lifetime_days: float = Field(default=90.0, gt=0, le=3650, description="Renewed at two thirds of it.")
+
+
+class RestartSettings(Model):
+    """How often a container that ends is started again."""
+
+    first_seconds: Seconds = Field(default=10.0, description="Between a start and the second restart; doubles.")
+    most_seconds: Seconds = Field(default=300.0, description="The longest pause.")
+    quiet_seconds: Seconds = Field(default=600.0, description="So long up, and its restarts are forgotten.")
+
+
+class LoopSettings(Model):
+    """The reconcilers' loops."""
+
+    workers: int = Field(default=4, ge=1, le=64, description="Services each reconciler looks at side by side.")
+    resync_seconds: Seconds = Field(default=600.0, description="Each service is looked at at least so often.")
+    stop_seconds: Seconds = Field(default=20.0, description="To finish what was begun when told to stop.")
+
+
+class MetricsSettings(Model):
+    """Prometheus and health checks over HTTP."""
+
+    listen: str = Field(
+        default="127.0.0.1:9464",
+        pattern=r"^.+:\d{1,5}$",
+        description="host:port of /metrics, /healthz and /readyz.",
+    )
+
+
+class LogSettings(Model):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is shown.")
+    format: LogFormat = Field(default="auto", description="auto: text on a terminal, JSON elsewhere.")
+
+
+class Settings(Model):
+    """All settings of one agent."""
+
+    node: Name = Field(default_factory=_host_name, description="This node's name; default: the host's.")
+    state_dir: AbsolutePath = Field(default="/var/lib/mcp", description="The registry and the CA.")
+    api: ApiSettings = ApiSettings()
+    registry: RegistrySettings = RegistrySettings()
+    podman: PodmanSettings = PodmanSettings()
+    mcproxy: ProxySettings = ProxySettings()
+    defaults: Defaults = Defaults()
+    ports: PortSettings = PortSettings()
+    certs: CertificateSettings = CertificateSettings()
+    restarts: RestartSettings = RestartSettings()
+    loop: LoopSettings = LoopSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def registry_url(self) -> str:
+        """Where the registry is, with the default filled in."""
+        return self.registry.url or f"sqlite:///{Path(self.state_dir) / 'registry.db'}"
+
+
+def variables() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every variable and the path of the setting that it overrides."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Model):
+            for inner in section.model_fields:
+                yield f"MCP_{name}_{inner}".upper(), (name, inner)
+        else:
+            yield f"MCP_{name}".upper(), (name,)
+
+
+def overlay(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """`data` with what `environ` overrides. Values are text: the models read numbers out of it."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for variable, path in variables():
+        if variable in environ:
+            target = result.setdefault(path[0], {}) if len(path) == 2 else result
+            target[path[-1]] = environ[variable]
+    return result

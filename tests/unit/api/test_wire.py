@@ -1,0 +1,148 @@
+"""Models and messages are two forms of one thing."""
+
+from datetime import UTC, datetime
+
+import pytest
+from google.protobuf.descriptor import Descriptor
+from pydantic import BaseModel
+
+from api import conditions, service, spec
+from api.gen.mcp.v1 import service_pb2, spec_pb2
+from api.model import Model
+from api.wire import from_wire, to_wire
+
+PAIRS: list[tuple[type[BaseModel], Descriptor]] = [
+    (spec.ServiceSpec, spec_pb2.ServiceSpec.DESCRIPTOR),
+    (spec.ComponentSpec, spec_pb2.ComponentSpec.DESCRIPTOR),
+    (spec.RouteSpec, spec_pb2.RouteSpec.DESCRIPTOR),
+    (spec.BuildSpec, spec_pb2.BuildSpec.DESCRIPTOR),
+    (spec.SnapshotSpec, spec_pb2.SnapshotSpec.DESCRIPTOR),
+    (conditions.Condition, service_pb2.Condition.DESCRIPTOR),
+    *[
+        (getattr(service, name), descriptor)
+        for name, descriptor in service_pb2.DESCRIPTOR.message_types_by_name.items()
+        if name != "Condition"
+    ],
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "descriptor"), PAIRS, ids=lambda value: value.__name__ if isinstance(value, type) else ""
+)
+def test_every_field_of_a_model_is_a_field_of_its_message(model: type[BaseModel], descriptor: Descriptor) -> None:
+    assert [field.name for field in descriptor.fields] == list(model.model_fields)
+
+
+def test_every_model_that_travels_has_a_message() -> None:
+    travelling = {kind for module in (spec, service, conditions) for kind in vars(module).values() if _is_model(kind)}
+    assert travelling - {Model, spec.PortMapping} == {model for model, _ in PAIRS}
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Model)
+
+
+NOW = datetime(2026, 11, 25, 9, 36, 0, 123456, tzinfo=UTC)
+
+
+def full_service() -> service.Service:
+    component = spec.ComponentSpec(
+        name="web",
+        image="registry:5000/hello:v1.0.0",
+        version="v1.0.0",
+        network="net",
+        user="1:1",
+        restart=spec.RestartPolicy.ON_FAILURE,
+        ports=("127.0.0.1:18443:8443", "53:53/udp"),
+        volumes=(),
+        cmd=("a", ""),
+        env=("A=b", "B="),
+        routes=(spec.RouteSpec(name="rest", port=8443, mode=spec.RouteMode.L7, hostname="A.example", public=True),),
+    )
+    definition = spec.ServiceSpec(
+        name="hello",
+        node="rift",
+        active=False,
+        version="v1",
+        path="src",
+        tier=spec.Tier.CORE,
+        build=spec.BuildSpec(images={"hello": "Dockerfile"}),
+        snapshot=spec.SnapshotSpec(method="cp", exclude=("x",)),
+        components=(component, spec.ComponentSpec(name="bare", image="x:1")),
+    )
+    return service.Service(
+        uid="u",
+        name="hello",
+        node="rift",
+        generation=3,
+        spec=definition,
+        created_at=NOW,
+        updated_at=NOW,
+        deletion_requested_at=NOW,
+        finalizers=tuple(service.Finalizer),
+        conditions=tuple(
+            conditions.Condition(
+                type=kind,
+                status=conditions.Status.UNKNOWN,
+                reason=conditions.Reason.PENDING,
+                message="m",
+                observed_generation=2,
+                last_transition=NOW,
+            )
+            for kind in conditions.ConditionType
+        ),
+        ports=(service.PortAllocation(component="web", route="rest", port=10000, contested=True),),
+        certificates=(
+            service.Certificate(
+                hostname="a.example",
+                issuer="CA",
+                serial="1",
+                fingerprint="f",
+                not_before=NOW,
+                not_after=NOW,
+                renew_at=NOW,
+                cert_path="/c",
+                key_path="/k",
+            ),
+        ),
+        components=(
+            service.Component(
+                name="web",
+                container_name="hello-web",
+                container_id="1",
+                image="x:1",
+                state=service.ContainerState.RUNNING,
+                ready=True,
+                generation=3,
+                ports=(service.ServedPort(route="rest", port=10000),),
+                restarts=2,
+                exit_code=0,
+                started_at=NOW,
+                message="m",
+            ),
+        ),
+        claims=(
+            service.RouteClaim(
+                listener=":8443",
+                hostname="a.example",
+                component="web",
+                route="rest",
+                mode=spec.RouteMode.L7,
+                backend="127.0.0.1:10000",
+                certificate="f",
+            ),
+        ),
+    )
+
+
+def test_a_service_with_every_field_set_survives_the_wire() -> None:
+    before = full_service()
+    message = to_wire(before, service_pb2.Service())
+    travelled = service_pb2.Service.FromString(message.SerializeToString())
+    assert from_wire(travelled, service.Service) == before
+
+
+def test_absence_and_emptiness_of_volumes_are_told_apart() -> None:
+    for volumes in (None, ()):
+        before = spec.ComponentSpec(name="web", volumes=volumes)
+        assert from_wire(to_wire(before, spec_pb2.ComponentSpec()), spec.ComponentSpec) == before
