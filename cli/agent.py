@@ -1,0 +1,64 @@
+"""The entry point of the agent: the one place on the command line that knows the controller."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from api.errors import McpError
+
+DEFAULT_CONFIG = "/etc/mcp/mcp-agent.toml"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Converge this node's containers, ports, certificates and routes toward their definitions."""
+
+
+_config = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    envvar="MCP_AGENT_CONFIG",
+    help="The agent's settings.",
+)
+
+
+@cli.command()
+@_config
+def serve(config: Path) -> None:
+    """Run until told to stop (SIGTERM or SIGINT)."""
+    from controller.app import serve as run
+    from controller.settings import load
+
+    run(load(config, os.environ))
+
+
+@cli.command("check-config")
+@_config
+def check_config(config: Path) -> None:
+    """Say whether the settings can be used, without starting anything."""
+    from controller.settings import load
+
+    settings = load(config, os.environ)
+    click.echo(f"{config}: ok (node {settings.node})")
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    click.echo(f"mcp-agent {installed('metacircular-mcp')}")
+
+
+def main() -> None:
+    """Runs the command; an error that is meant for a person is one sentence and an exit code."""
+    try:
+        cli(standalone_mode=True)
+    except McpError as error:
+        click.echo(f"mcp-agent: {error.message}", err=True)
+        sys.exit(int(error.exit_code))
