@@ -5,7 +5,7 @@ interceptor is the only place that knows how an error travels.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -22,7 +22,7 @@ from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceServicer
 from api.spec import ServiceSpec
 from api.wire import from_wire, to_wire
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 log = structlog.get_logger("api")
 
@@ -139,9 +139,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         """Wraps the handler of either kind of call that this API has."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method

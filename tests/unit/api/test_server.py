@@ -1,0 +1,156 @@
+"""The API over a real Unix socket: models in, models out, errors as themselves."""
+
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from api.client import Client
+from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.errors import InvalidSpec, McpError, NotFound, RegistryUnavailable, Unreachable, named
+from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.server import ControlPlaneServicer, ErrorInterceptor
+from api.service import Change, Container, Event, NodeStatus, Service
+from api.spec import ServiceSpec
+from tests.unit.api.test_wire import NOW, full_service
+
+SERVICE = full_service()
+
+
+class RecordingPlane:
+    """Answers with one service, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.actors: list[str] = []
+        self.expected: list[int | None] = []
+        self.failure: Exception | None = None
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def apply(
+        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Applied:
+        self._fail()
+        self.actors.append(actor)
+        self.expected.append(expected_generation)
+        return Applied(SERVICE.model_copy(update={"spec": spec}), Change.UNCHANGED if dry_run else Change.CREATED)
+
+    async def delete(
+        self, name: str, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Deleted:
+        self._fail()
+        return Deleted(SERVICE)
+
+    async def get(self, name: str) -> Service:
+        self._fail()
+        return SERVICE
+
+    async def services(self) -> tuple[Service, ...]:
+        return (SERVICE,)
+
+    async def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
+        yield Watched(service=SERVICE)
+        yield Watched(synced=True)
+        self._fail()
+        yield Watched(deleted="hello")
+
+    async def events(self, service: str = "", *, limit: int = DEFAULT_EVENTS) -> tuple[Event, ...]:
+        event = Event(id=1, at=NOW, service=service, generation=1, actor="a", kind="created", message=f"{limit}")
+        return (event,)
+
+    async def watch_events(self, service: str = "", *, after_id: int = 0) -> AsyncIterator[Event]:
+        for event in await self.events(service):
+            yield event
+
+    async def containers(self) -> tuple[Container, ...]:
+        return (Container(id="1", name="hello", image="x:1", state="running", owned=False),)
+
+    async def node_status(self) -> NodeStatus:
+        return NodeStatus(node="rift", version="1", started_at=NOW, services=1, ready=0)
+
+
+@pytest.fixture
+def plane() -> RecordingPlane:
+    return RecordingPlane()
+
+
+@pytest.fixture
+async def client(plane: RecordingPlane, tmp_path: Path) -> AsyncIterator[Client]:
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
+    address = f"unix:{tmp_path}/agent.sock"
+    server.add_insecure_port(address)
+    await server.start()
+    async with Client(address, actor="alice@büro") as client:
+        yield client
+    await server.stop(None)
+
+
+async def test_what_is_applied_arrives_whole_with_its_actor(client: Client, plane: RecordingPlane) -> None:
+    applied = await client.apply(SERVICE.spec)
+    assert applied == Applied(SERVICE, Change.CREATED)
+    assert plane.actors == ["alice@büro"]
+
+
+async def test_an_expected_generation_of_zero_is_not_the_same_as_none(client: Client, plane: RecordingPlane) -> None:
+    await client.apply(SERVICE.spec)
+    await client.apply(SERVICE.spec, expected_generation=0)
+    assert plane.expected == [None, 0]
+
+
+async def test_reads_give_models_back(client: Client) -> None:
+    assert await client.get("hello") == SERVICE
+    assert await client.services() == (SERVICE,)
+    assert (await client.events("hello"))[0].message == str(DEFAULT_EVENTS)
+    assert (await client.containers())[0].name == "hello"
+    assert (await client.node_status()).node == "rift"
+    assert (await client.delete("hello")).service == SERVICE
+
+
+async def test_a_watch_tells_the_snapshot_then_changes_and_an_ended_stream_is_an_error(client: Client) -> None:
+    watching = client.watch()
+    seen = [await anext(watching) for _ in range(3)]
+    with pytest.raises(Unreachable, match="stopping"):
+        await anext(watching)
+    assert seen == [Watched(service=SERVICE), Watched(synced=True), Watched(deleted="hello")]
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in McpError.__subclasses__() if kind is not InvalidSpec], ids=lambda kind: kind.__name__
+)
+async def test_every_error_arrives_as_itself(client: Client, plane: RecordingPlane, kind: type[McpError]) -> None:
+    plane.failure = kind("ein Satz, größer")
+    with pytest.raises(kind, match="größer"):
+        await client.get("hello")
+    assert named(kind.__name__) is kind
+
+
+async def test_a_wrong_field_is_named_at_the_caller(client: Client, plane: RecordingPlane) -> None:
+    plane.failure = InvalidSpec("components[0].image", "has no tag")
+    with pytest.raises(InvalidSpec, match="has no tag") as caught:
+        await client.apply(SERVICE.spec)
+    assert caught.value.field == "components[0].image"
+
+
+async def test_an_error_in_the_middle_of_a_stream_arrives_as_itself(client: Client, plane: RecordingPlane) -> None:
+    plane.failure = RegistryUnavailable("the disk is full")
+    with pytest.raises(RegistryUnavailable, match="disk is full"):
+        async for _ in client.watch():
+            pass
+
+
+async def test_a_defect_shows_its_kind_and_none_of_its_words(client: Client, plane: RecordingPlane) -> None:
+    plane.failure = RuntimeError("a secret")
+    with pytest.raises(McpError, match="RuntimeError") as caught:
+        await client.get("hello")
+    assert "secret" not in caught.value.message
+    assert not isinstance(caught.value, NotFound)
+
+
+async def test_an_agent_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    async with Client(f"unix:{tmp_path}/none.sock", actor="a") as client:
+        with pytest.raises(Unreachable, match="is mcp-agent running"):
+            await client.services()
