@@ -1,0 +1,165 @@
+"""Which route gets which host port: the whole decision, and nothing but the decision."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from typing import ClassVar
+
+from api.conditions import Reason, Status
+from api.resolve import ResolvedService
+from api.service import Finalizer, PortAllocation, Service
+from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan, Terminal
+
+# Whatever may still lead to a port has to go before the port is given to somebody else.
+_GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS, Finalizer.CERTS})
+_LOOK_AGAIN = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PortAction(Action):
+    """Something to do with the port of one route of one component."""
+
+    component: str
+    route: str
+    port: int
+
+    @property
+    def subject(self) -> str:
+        """`component/route`."""
+        return f"{self.component}/{self.route}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate(PortAction):
+    """Gives a port to a route that has none."""
+
+    verb: ClassVar[str] = "allocated"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"allocate port {self.port} to {self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reallocate(PortAction):
+    """Gives another port to a route whose port `old` turned out to be somebody else's."""
+
+    old: int
+    verb: ClassVar[str] = "reallocated"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"allocate port {self.port} to {self.subject} (port {self.old} is taken by somebody else)"
+
+
+@dataclass(frozen=True, slots=True)
+class Release(PortAction):
+    """Takes a port back."""
+
+    verb: ClassVar[str] = "released"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"release port {self.port} of {self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The ports of the node, as far as they matter to a choice."""
+
+    low: int
+    high: int
+    """First and last port that may be given."""
+    taken: frozenset[int]
+    """Given to any route of any service, or in use by anybody."""
+    ephemeral: range
+    """Where the kernel takes the ports of outgoing connections from: given only when no other is left."""
+
+
+def is_settled(service: Service, desired: ResolvedService) -> bool:
+    """Whether each route has its port, so that nothing need be known of the node."""
+    return all(_holds(service.port(route.component, route.key)) for route in desired.routes)
+
+
+def plan(service: Service, desired: ResolvedService, node: Node) -> Plan:
+    """What to do for a service that is wanted, running or not.
+
+    An allocation that stands is never moved: what listens on it is our own
+    container. Raises Terminal when no port is left.
+    """
+    wanted = {(route.component, route.key) for route in desired.routes}
+    fixed = {mapping.host_port for component in desired.components for mapping in component.ports}
+    chosen = _choose(service, sorted(wanted), node, fixed)
+    dropped = [allocation for allocation in service.ports if (allocation.component, allocation.route) not in wanted]
+    # The proxy may still lead there: a port given away now would carry one service's name to another.
+    routed = {claim.backend.rpartition(":")[2] for claim in service.claims}
+    releases = [_release(allocation) for allocation in dropped if str(allocation.port) not in routed]
+    outcome = CONVERGED if wanted else NOT_NEEDED
+    if len(releases) < len(dropped):
+        outcome = Outcome(outcome.status, outcome.reason, "a dropped route is still in the proxy", _LOOK_AGAIN)
+    return Plan((*chosen, *releases), outcome)
+
+
+def plan_deletion(service: Service) -> Plan:
+    """What to do for a service on its way out: keep the ports until nothing can lead to them."""
+    waiting = [finalizer for finalizer in service.finalizers if finalizer in _GO_FIRST]
+    if waiting:
+        return Plan((), Outcome(Status.FALSE, Reason.TERMINATING, f"waits until its {', '.join(waiting)} are gone"))
+    return Plan(tuple(_release(allocation) for allocation in service.ports), NOT_NEEDED)
+
+
+def assume(service: Service, actions: Iterable[Action]) -> Service:
+    """The service with the allocations that `actions` leave behind."""
+    ports = {(allocation.component, allocation.route): allocation for allocation in service.ports}
+    for action in actions:
+        match action:
+            case Allocate() | Reallocate():
+                ports[action.component, action.route] = PortAllocation(
+                    component=action.component, route=action.route, port=action.port
+                )
+            case Release():
+                ports.pop((action.component, action.route), None)
+    return service.model_copy(update={"ports": tuple(ports.values())})
+
+
+def _choose(
+    service: Service, routes: Iterable[tuple[str, str]], node: Node, fixed: Collection[int]
+) -> Iterator[PortAction]:
+    taken = node.taken.union(fixed, (allocation.port for allocation in service.ports))
+    for component, route in routes:
+        current = service.port(component, route)
+        if _holds(current):
+            continue
+        port = _first_free(f"{service.name}/{component}/{route}", node, taken)
+        taken |= {port}
+        if current is None:
+            yield Allocate(component, route, port)
+        else:
+            yield Reallocate(component, route, port, old=current.port)
+
+
+def _first_free(key: str, node: Node, taken: Collection[int]) -> int:
+    """Probes from a place of the key's own, so that a service applied anew tends to get the ports it had."""
+    start = node.low + int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % (node.high - node.low + 1)
+    free = (port for port in chain(range(start, node.high + 1), range(node.low, start)) if port not in taken)
+    second_best = None
+    for port in free:
+        if port not in node.ephemeral:
+            return port
+        second_best = second_best or port
+    if second_best is None:
+        raise Terminal(
+            Reason.PORTS_EXHAUSTED,
+            f"no port is free between {node.low} and {node.high}: widen [ports] in the agent's settings",
+        )
+    return second_best
+
+
+def _holds(allocation: PortAllocation | None) -> bool:
+    return allocation is not None and not allocation.contested
+
+
+def _release(allocation: PortAllocation) -> Release:
+    return Release(allocation.component, allocation.route, allocation.port)

@@ -1,0 +1,120 @@
+"""The ports reconciler against real sockets and a registry."""
+
+import socket
+
+import pytest
+
+from api.conditions import Reason
+from api.resolve import Defaults
+from api.service import Service
+from api.spec import ComponentSpec, RouteSpec, ServiceSpec
+from reconcilers.base import Terminal, Transient
+from reconcilers.ports.linux import ephemeral_ports, local_ports, ports_in_use
+from reconcilers.ports.plan import Allocate
+from reconcilers.ports.reconciler import Ports, PortSettings
+from tests.unit.reconcilers.memory import MemoryRegistry, newborn
+
+
+def spec(name: str = "shop", image: str = "i:1") -> ServiceSpec:
+    component = ComponentSpec(name="web", image=image, routes=(RouteSpec(port=443),))
+    return ServiceSpec(name=name, components=(component,))
+
+
+async def converge(ports: Ports, registry: MemoryRegistry, name: str) -> Service:
+    for action in (await ports.plan(registry[name])).actions:
+        await ports.execute(registry[name], action)
+    assert (await ports.plan(registry[name])).actions == ()
+    return registry[name]
+
+
+async def test_the_port_of_a_foreign_listener_is_not_given() -> None:
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", 0))
+        foreign.listen()
+        port = foreign.getsockname()[1]
+        registry = MemoryRegistry(newborn(spec()))
+        (allocation,) = (
+            await converge(Ports(registry, Defaults(), PortSettings(port, port + 1)), registry, "shop")
+        ).ports
+        assert allocation.port == port + 1
+
+
+async def test_two_services_never_get_the_same_port() -> None:
+    registry = MemoryRegistry(newborn(spec("a")), newborn(spec("b")))
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), frozenset)
+    first, second = [(await converge(ports, registry, name)).ports[0].port for name in ("a", "b")]
+    assert {first, second} == {20000, 20001}
+
+
+async def test_losing_a_port_to_another_service_means_choosing_again_at_once() -> None:
+    registry = MemoryRegistry(newborn(spec("a")), newborn(spec("b")))
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), frozenset)
+    (action,) = (await ports.plan(registry["a"])).actions
+    assert isinstance(action, Allocate)
+    await registry.allocate_port("b", "web", "default", action.port)
+    with pytest.raises(Transient) as caught:
+        await ports.execute(registry["a"], action)
+    assert caught.value.delay is not None
+    await converge(ports, registry, "a")
+
+
+async def test_a_contested_port_moves() -> None:
+    registry = MemoryRegistry(newborn(spec()))
+    ports = Ports(registry, Defaults(), PortSettings(), frozenset)
+    before = (await converge(ports, registry, "shop")).ports[0].port
+    await registry.contest_port("shop", "web", "default", before)
+    (after,) = (await converge(ports, registry, "shop")).ports
+    assert after.port != before
+    assert not after.contested
+
+
+async def test_a_settled_service_does_not_look_at_the_node() -> None:
+    def broken() -> frozenset[int]:
+        raise AssertionError
+
+    registry = MemoryRegistry(newborn(spec()))
+    await converge(Ports(registry, Defaults(), PortSettings(), frozenset), registry, "shop")
+    assert (await Ports(registry, Defaults(), PortSettings(), broken).plan(registry["shop"])).actions == ()
+
+
+async def test_ports_that_cannot_be_seen_are_not_taken_for_free() -> None:
+    def unreadable() -> frozenset[int]:
+        raise PermissionError(13, "Permission denied")
+
+    registry = MemoryRegistry(newborn(spec()))
+    with pytest.raises(Transient, match="cannot see which ports are in use"):
+        await Ports(registry, Defaults(), PortSettings(), unreadable).plan(registry["shop"])
+
+
+async def test_a_definition_that_this_node_cannot_resolve_is_the_operators_to_mend() -> None:
+    registry = MemoryRegistry(newborn(spec(image="i:latest")))
+    with pytest.raises(Terminal) as caught:
+        await Ports(registry, Defaults(), PortSettings()).plan(registry["shop"])
+    assert caught.value.reason is Reason.INVALID_SPEC
+
+
+async def test_a_dry_run_sees_the_port_that_would_be_given() -> None:
+    registry = MemoryRegistry(newborn(spec()))
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20000), frozenset)
+    assumed = ports.assume(registry["shop"], (await ports.plan(registry["shop"])).actions)
+    assert assumed.ports[0].port == 20000
+    assert registry["shop"].ports == ()
+
+
+def test_listeners_and_connections_are_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        assert {listener.getsockname()[1], client.getsockname()[1]} <= ports_in_use()
+
+
+def test_the_kernels_table_is_read_as_proc_describes_it() -> None:
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1525 1\n"
+        "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 06 0 0\n"
+    )
+    assert local_ports(table) == {8080, 80}
+
+
+def test_the_ephemeral_range_is_the_kernels() -> None:
+    assert len(ephemeral_ports()) > 0
