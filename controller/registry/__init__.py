@@ -1,0 +1,25 @@
+"""What is wanted and what was found, kept in SQLite or PostgreSQL; SQLAlchemy is known in here alone."""
+
+from controller.registry.records import (
+    ChangeKind,
+    ConditionUpdate,
+    EventDraft,
+    RegistryChange,
+    Report,
+    Revision,
+    utc_now,
+)
+from controller.registry.registry import Registry
+from controller.registry.subscription import Subscription
+
+__all__ = [
+    "ChangeKind",
+    "ConditionUpdate",
+    "EventDraft",
+    "Registry",
+    "RegistryChange",
+    "Report",
+    "Revision",
+    "Subscription",
+    "utc_now",
+]

@@ -1,0 +1,141 @@
+"""Writes desired state: what people ask for. Each function is one transaction's work."""
+
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from api.errors import NotFound, Refused, StaleGeneration
+from api.service import Change, Finalizer, Service
+from api.spec import ServiceSpec
+from controller.registry import reading
+from controller.registry.records import ChangeKind, EventDraft
+from controller.registry.store import Transaction
+from controller.registry.summary import summarized
+from controller.registry.tables import RevisionRow, ServiceRow
+from controller.registry.timeline import Timeline
+
+REVISIONS_KEPT: Final = 50
+"""Of one service."""
+
+
+class DesiredState:
+    """The desired state of one node's services."""
+
+    def __init__(self, node: str, timeline: Timeline) -> None:
+        self._node = node
+        self._timeline = timeline
+
+    def apply(
+        self, transaction: Transaction, spec: ServiceSpec, actor: str, expected: int | None, now: datetime
+    ) -> tuple[Service, Change]:
+        """Stores a definition. Raises Refused, StaleGeneration."""
+        row = self._row(transaction.session, spec.name)
+        if row is not None and row.deletion_requested_at is not None:
+            raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
+        _refuse_stale(spec.name, row, expected)
+        if row is None:
+            change = Change.CREATED
+            row = self._create(transaction.session, spec, now)
+        elif row.spec != spec:
+            change = Change.CONFIGURED
+            _configure(row, spec, now)
+        else:
+            return self._read(transaction, spec.name), Change.UNCHANGED
+        self._revise(transaction.session, row, actor, now)
+        transaction.changed(spec.name, ChangeKind.SPEC)
+        self._say(transaction, row, f"{change}", f"generation {row.generation}", actor, now)
+        return self._read(transaction, spec.name), change
+
+    def request_deletion(
+        self, transaction: Transaction, name: str, actor: str, expected: int | None, now: datetime
+    ) -> Service:
+        """Marks a service for deletion, once. Raises NotFound, StaleGeneration."""
+        row = self._row(transaction.session, name)
+        if row is None:
+            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        _refuse_stale(name, row, expected)
+        if row.deletion_requested_at is None:
+            row.deletion_requested_at = row.updated_at = now
+            transaction.changed(name, ChangeKind.SPEC)
+            self._say(transaction, row, "deleting", "deletion requested", actor, now)
+        return self._read(transaction, name)
+
+    def remove_finalizer(self, transaction: Transaction, name: str, finalizer: Finalizer, now: datetime) -> bool:
+        """Drops a finalizer of a service that is being deleted, and the service with the last; whether it is gone."""
+        row = self._row(transaction.session, name)
+        if row is None:
+            return True
+        if row.deletion_requested_at is None or finalizer not in row.finalizers:
+            return False
+        row.finalizers = tuple(kept for kept in row.finalizers if kept is not finalizer)
+        transaction.changed(name, ChangeKind.FINALIZER)
+        if row.finalizers:
+            return False
+        self._say(transaction, row, "deleted", "nothing of it is left", finalizer, now)
+        transaction.session.delete(row)
+        transaction.changed(name, ChangeKind.GONE)
+        return True
+
+    def _row(self, session: Session, name: str) -> ServiceRow | None:
+        return session.get(ServiceRow, (self._node, name), with_for_update=True)
+
+    def _read(self, transaction: Transaction, name: str) -> Service:
+        service = reading.one(transaction, self._node, name)
+        if service is None:
+            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        return service
+
+    def _create(self, session: Session, spec: ServiceSpec, now: datetime) -> ServiceRow:
+        row = ServiceRow(
+            node=self._node,
+            name=spec.name,
+            uid=str(uuid4()),
+            generation=1,
+            spec=spec,
+            created_at=now,
+            updated_at=now,
+            deletion_requested_at=None,
+            finalizers=tuple(Finalizer),
+            conditions=summarized((), 1, now),
+            components=(),
+        )
+        session.add(row)
+        # Its revision refers to it, which the session does not know.
+        session.flush()
+        return row
+
+    def _revise(self, session: Session, row: ServiceRow, actor: str, now: datetime) -> None:
+        revision = RevisionRow(
+            node=row.node, service=row.name, generation=row.generation, spec=row.spec, actor=actor, at=now
+        )
+        session.add(revision)
+        session.execute(
+            delete(RevisionRow).where(
+                RevisionRow.node == row.node,
+                RevisionRow.service == row.name,
+                RevisionRow.generation <= row.generation - REVISIONS_KEPT,
+            )
+        )
+
+    def _say(
+        self, transaction: Transaction, row: ServiceRow, kind: str, message: str, actor: str, now: datetime
+    ) -> None:
+        self._timeline.add(transaction, row.name, EventDraft(kind, message, actor, row.generation), now)
+
+
+def _configure(row: ServiceRow, spec: ServiceSpec, now: datetime) -> None:
+    row.generation += 1
+    row.spec = spec
+    row.updated_at = now
+    row.conditions = summarized(row.conditions, row.generation, now)
+
+
+def _refuse_stale(name: str, row: ServiceRow | None, expected: int | None) -> None:
+    current = row.generation if row else 0
+    if expected is not None and expected != current:
+        raise StaleGeneration(
+            f'service "{name}" is at generation {current}, not {expected}: look at it again before you change it'
+        )

@@ -1,0 +1,190 @@
+"""Writes what reconcilers observe and allocate. Each function is one transaction's work.
+
+A service that is gone is left alone: whoever still speaks of it is late.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.service import Certificate, Component, PortAllocation, RouteClaim
+from controller.registry.reading import HeldRow, as_model
+from controller.registry.records import ChangeKind, ConditionUpdate, Report
+from controller.registry.store import Transaction
+from controller.registry.summary import summarized, updated
+from controller.registry.tables import CertificateRow, ClaimRow, PortRow, ServiceRow, in_utc
+from controller.registry.timeline import Timeline
+from reconcilers.base import Claimed, PortTaken
+
+
+class ObservedState:
+    """What is known of one node's services, and what they hold."""
+
+    def __init__(self, node: str, timeline: Timeline) -> None:
+        self._node = node
+        self._timeline = timeline
+
+    def report(self, transaction: Transaction, service: str, report: Report, now: datetime) -> None:
+        """Writes what one reconcile run says."""
+        row = self._row(transaction.session, service)
+        if row is None:
+            return
+        for draft in report.events:
+            self._timeline.add(transaction, service, draft, now)
+        if report.condition is not None and _is_current(row, report.condition):
+            conditions = summarized(updated(row.conditions, report.condition, now), row.generation, now)
+            if conditions != row.conditions:
+                row.conditions = conditions
+                transaction.changed(service, ChangeKind.CONDITION)
+
+    def allocated_ports(self, transaction: Transaction) -> frozenset[int]:
+        """Every port given on this node."""
+        return frozenset(transaction.session.scalars(select(PortRow.port).where(PortRow.node == self._node)))
+
+    def allocate_port(self, transaction: Transaction, service: str, component: str, route: str, port: int) -> None:
+        """Gives the port to the route. Raises PortTaken."""
+        session = transaction.session
+        if not self._exists(session, service):
+            return
+        wanted = PortAllocation(component=component, route=route, port=port)
+        key = {"node": self._node, "service": service, "component": component, "route": route}
+        if not _put(session, PortRow, key, wanted):
+            return
+        try:
+            session.flush()
+        except IntegrityError as error:
+            raise PortTaken(f"port {port} is given to another route") from error
+        transaction.changed(service, ChangeKind.PORTS)
+
+    def release_port(self, transaction: Transaction, service: str, component: str, route: str) -> None:
+        """Takes the route's port back."""
+        row = transaction.session.get(PortRow, (self._node, service, component, route))
+        if row is not None:
+            transaction.session.delete(row)
+            transaction.changed(service, ChangeKind.PORTS)
+
+    def contest_port(self, transaction: Transaction, service: str, component: str, route: str, port: int) -> None:
+        """Notes that somebody else has the route's port."""
+        row = transaction.session.get(PortRow, (self._node, service, component, route), with_for_update=True)
+        if row is not None and row.port == port and not row.contested:
+            row.contested = True
+            transaction.changed(service, ChangeKind.PORTS)
+
+    def record_certificate(self, transaction: Transaction, service: str, certificate: Certificate) -> None:
+        """Notes a certificate. Raises Claimed."""
+        session = transaction.session
+        if not self._exists(session, service):
+            return
+        # A service whose default hostname changed lays the new certificate over the old one.
+        overwritten = delete(CertificateRow).where(
+            CertificateRow.node == self._node,
+            CertificateRow.service == service,
+            CertificateRow.cert_path == certificate.cert_path,
+            CertificateRow.hostname != certificate.hostname,
+        )
+        session.execute(overwritten)
+        key = {"node": self._node, "service": service, "hostname": certificate.hostname}
+        if not _put(session, CertificateRow, key, certificate):
+            return
+        try:
+            with session.begin_nested():
+                session.flush()
+        except IntegrityError as error:
+            raise Claimed(self.certificate_holder(transaction, certificate.cert_path) or "") from error
+        transaction.changed(service, ChangeKind.CERTIFICATE)
+
+    def certificate_holder(self, transaction: Transaction, cert_path: str) -> str | None:
+        """The service whose certificate lies there."""
+        return transaction.session.scalar(
+            select(CertificateRow.service).where(
+                CertificateRow.node == self._node, CertificateRow.cert_path == cert_path
+            )
+        )
+
+    def forget_certificate(self, transaction: Transaction, service: str, hostname: str) -> None:
+        """Drops the record of a certificate."""
+        row = transaction.session.get(CertificateRow, (self._node, service, hostname))
+        if row is not None:
+            transaction.session.delete(row)
+            transaction.changed(service, ChangeKind.CERTIFICATE)
+
+    def record_component(self, transaction: Transaction, service: str, component: Component) -> None:
+        """Notes what was observed of a container."""
+        if component.started_at is not None:
+            component = component.model_copy(update={"started_at": in_utc(component.started_at)})
+        self._set_component(transaction, service, component.name, component)
+
+    def forget_component(self, transaction: Transaction, service: str, name: str) -> None:
+        """Drops an observation."""
+        self._set_component(transaction, service, name, None)
+
+    def claim_route(self, transaction: Transaction, service: str, claim: RouteClaim) -> None:
+        """Holds a name for the service. Raises Claimed."""
+        session = transaction.session
+        if not self._exists(session, service):
+            return
+        holder = self.claim_holder(transaction, claim.listener, claim.hostname)
+        if holder not in (None, service):
+            raise Claimed(str(holder))
+        key = {"node": self._node, "service": service, "listener": claim.listener, "hostname": claim.hostname}
+        if _put(session, ClaimRow, key, claim):
+            transaction.changed(service, ChangeKind.CLAIM)
+
+    def release_route(self, transaction: Transaction, service: str, listener: str, hostname: str) -> None:
+        """Lets a name go."""
+        row = transaction.session.get(ClaimRow, (self._node, listener, hostname), with_for_update=True)
+        if row is not None and row.service == service:
+            transaction.session.delete(row)
+            transaction.changed(service, ChangeKind.CLAIM_RELEASED)
+
+    def claim_holder(self, transaction: Transaction, listener: str, hostname: str) -> str | None:
+        """The service that holds the name."""
+        return transaction.session.scalar(
+            select(ClaimRow.service).where(
+                ClaimRow.node == self._node, ClaimRow.listener == listener, ClaimRow.hostname == hostname
+            )
+        )
+
+    def _row(self, session: Session, service: str) -> ServiceRow | None:
+        return session.get(ServiceRow, (self._node, service), with_for_update=True)
+
+    def _exists(self, session: Session, service: str) -> bool:
+        query = select(ServiceRow.name).where(ServiceRow.node == self._node, ServiceRow.name == service)
+        return session.scalar(query.with_for_update()) is not None
+
+    def _set_component(self, transaction: Transaction, service: str, name: str, component: Component | None) -> None:
+        row = self._row(transaction.session, service)
+        if row is None:
+            return
+        by_name = {known.name: known for known in row.components if known.name != name}
+        if component is not None:
+            by_name[name] = component
+        components = tuple(by_name[known] for known in sorted(by_name))
+        if components != row.components:
+            row.components = components
+            transaction.changed(service, ChangeKind.COMPONENT)
+
+
+def _is_current(row: ServiceRow, update: ConditionUpdate) -> bool:
+    """Whether it speaks of this service, not of an earlier one of its name, and is no older than what is known."""
+    known = next((c.observed_generation for c in row.conditions if c.type is update.type), 0)
+    return known <= update.observed_generation <= row.generation
+
+
+def _put(
+    session: Session, table: type[HeldRow], key: dict[str, Any], wanted: PortAllocation | Certificate | RouteClaim
+) -> bool:
+    """Makes the row under `key` say what is wanted, once flushed; False where it does already."""
+    identity = tuple(key[column.name] for column in table.__table__.primary_key)
+    row = session.get(table, identity, with_for_update=True)
+    if row is not None and as_model(type(wanted), row) == wanted:
+        return False
+    if row is None:
+        session.add(table(**key | dict(wanted)))
+        return True
+    for name, value in wanted:
+        setattr(row, name, value)
+    return True
