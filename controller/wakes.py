@@ -1,0 +1,56 @@
+"""Who looks again when something in the registry changes."""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from api.conditions import ConditionType, Reason
+from api.service import Service
+from controller.queue import Priority, WorkQueue
+from controller.registry import ChangeKind, Subscription
+
+ALL: Final = ("ports", "certs", "containers", "routes")
+
+WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
+    ChangeKind.SPEC: ALL,
+    ChangeKind.FINALIZER: ALL,
+    ChangeKind.PORTS: ("ports", "containers"),
+    ChangeKind.CERTIFICATE: ("routes",),
+    ChangeKind.COMPONENT: ("routes",),
+}
+"""By reconciler; what is not here wakes nobody, or is released for whoever waits."""
+
+
+class Services(Protocol):
+    """Where services are read."""
+
+    async def services(self) -> tuple[Service, ...]:
+        """All services of the node."""
+        ...
+
+
+class Wakes:
+    """Turns registry changes into work, and sees to it that everything is looked at in the end."""
+
+    def __init__(self, queues: Mapping[str, WorkQueue], registry: Services) -> None:
+        self._queues = queues
+        self._registry = registry
+
+    async def run(self, changes: Subscription) -> None:
+        """Queues whoever depends on a change, for as long as there are changes."""
+        async for change in changes:
+            if change.kind is ChangeKind.CLAIM_RELEASED:
+                await self._wake_waiting()
+            for reconciler in WAKES.get(change.kind, ()):
+                self._queues[reconciler].add(change.service)
+
+    async def resync(self) -> None:
+        """Has every service looked at by everyone: after a start, and as the safety net below all events."""
+        for service in await self._registry.services():
+            for queue in self._queues.values():
+                queue.add(service.name, Priority.RESYNC)
+
+    async def _wake_waiting(self) -> None:
+        for service in await self._registry.services():
+            routes = service.condition(ConditionType.ROUTES_PROGRAMMED)
+            if routes is not None and routes.reason is Reason.CONFLICT:
+                self._queues["routes"].add(service.name)
