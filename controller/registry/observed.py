@@ -4,20 +4,23 @@ A service that is gone is left alone: whoever still speaks of it is late.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.service import Certificate, Component, PortAllocation, RouteClaim
-from controller.registry.reading import HeldRow, as_model
+from controller.registry.reading import as_model
 from controller.registry.records import ChangeKind, ConditionUpdate, Report
 from controller.registry.store import Transaction
 from controller.registry.summary import summarized, updated
 from controller.registry.tables import CertificateRow, ClaimRow, PortRow, ServiceRow, in_utc
 from controller.registry.timeline import Timeline
 from reconcilers.base import Claimed, PortTaken
+
+HeldRow = TypeVar("HeldRow", PortRow, CertificateRow, ClaimRow)
+"""What a service holds and nobody else may."""
 
 
 class ObservedState:

@@ -1,10 +1,16 @@
-"""Reads services whole: one query for the services and one for each kind of thing that they hold."""
+"""Reads services whole: one query for the services and one for each kind of thing that they hold.
+
+The statements are built once, since building one costs more than running it,
+and read columns rather than objects of the session, which would be made only
+to be thrown away.
+"""
 
 from collections import defaultdict
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.model import Model
 from api.service import Certificate, PortAllocation, RouteClaim, Service
@@ -12,27 +18,23 @@ from controller.registry.records import Revision
 from controller.registry.store import Transaction
 from controller.registry.tables import CertificateRow, ClaimRow, PortRow, RevisionRow, ServiceRow
 
-HeldRow = TypeVar("HeldRow", PortRow, CertificateRow, ClaimRow)
-"""What a service holds that nobody else may hold."""
-
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def one(transaction: Transaction, node: str, name: str) -> Service | None:
     """The service of that name, or None."""
-    return next(iter(_read(transaction.session, node, name)), None)
+    return next(iter(_read(transaction.session, {"node": node, "service": name})), None)
 
 
 def every(transaction: Transaction, node: str) -> tuple[Service, ...]:
     """All services of the node, by name."""
-    return tuple(_read(transaction.session, node, None))
+    return _read(transaction.session, {"node": node})
 
 
 def revisions(transaction: Transaction, node: str, name: str) -> tuple[Revision, ...]:
     """The revisions kept of a service, oldest first."""
-    query = select(RevisionRow).where(RevisionRow.node == node, RevisionRow.service == name)
-    rows = transaction.session.scalars(query.order_by(RevisionRow.generation))
-    return tuple(as_model(Revision, row) for row in rows)
+    found = _REVISIONS.read(transaction.session, {"node": node, "service": name})
+    return tuple(sorted(found[name], key=lambda revision: revision.generation))
 
 
 def as_model(model: type[AnyModel], row: object) -> AnyModel:
@@ -40,37 +42,52 @@ def as_model(model: type[AnyModel], row: object) -> AnyModel:
     return model.model_validate({name: getattr(row, name) for name in model.model_fields})
 
 
-def _read(session: Session, node: str, name: str | None) -> list[Service]:
-    query = select(ServiceRow).where(ServiceRow.node == node).order_by(ServiceRow.name)
-    if name is not None:
-        query = query.where(ServiceRow.name == name)
-    rows = session.scalars(query).all()
-    if not rows:
-        return []
-    ports = _held(session, PortRow, PortAllocation, node, name)
-    certificates = _held(session, CertificateRow, Certificate, node, name)
-    claims = _held(session, ClaimRow, RouteClaim, node, name)
-    return [
-        Service(
-            **{column: getattr(row, column) for column in _OWN},
-            ports=tuple(sorted(ports[row.name], key=lambda port: (port.component, port.route))),
-            certificates=tuple(sorted(certificates[row.name], key=lambda certificate: certificate.hostname)),
-            claims=tuple(sorted(claims[row.name], key=lambda claim: (claim.listener, claim.hostname))),
-        )
-        for row in rows
-    ]
+class _Rows(Generic[AnyModel]):
+    """Reads a table's rows as models, by service; the model's fields are named as the table's columns."""
 
+    def __init__(self, model: type[AnyModel], table: type[PortRow | CertificateRow | ClaimRow | RevisionRow]) -> None:
+        self._model = model
+        self._fields = tuple(model.model_fields)
+        self._statements = _statements(table.node, table.service, [getattr(table, name) for name in self._fields])
+
+    def read(self, session: Session, which: dict[str, str]) -> dict[str, list[AnyModel]]:
+        """Of a node, or of one service of it; in no order."""
+        found: dict[str, list[AnyModel]] = defaultdict(list)
+        for service, *values in session.execute(self._statements["service" in which], which):
+            found[service].append(self._model.model_validate(dict(zip(self._fields, values, strict=True))))
+        return found
+
+
+def _statements(
+    node: InstrumentedAttribute[str], service: InstrumentedAttribute[str], columns: Sequence[InstrumentedAttribute[Any]]
+) -> tuple[Select[Any], Select[Any]]:
+    every_service = select(service, *columns).where(node == bindparam("node"))
+    return every_service, every_service.where(service == bindparam("service"))
+
+
+_PORTS = _Rows(PortAllocation, PortRow)
+_CERTIFICATES = _Rows(Certificate, CertificateRow)
+_CLAIMS = _Rows(RouteClaim, ClaimRow)
+_REVISIONS = _Rows(Revision, RevisionRow)
 
 _OWN = tuple(name for name in Service.model_fields if name in ServiceRow.__table__.columns)
+_SERVICES = _statements(ServiceRow.node, ServiceRow.name, [getattr(ServiceRow, name) for name in _OWN])
 
 
-def _held(
-    session: Session, table: type[HeldRow], model: type[AnyModel], node: str, name: str | None
-) -> dict[str, list[AnyModel]]:
-    query = select(table).where(table.node == node)
-    if name is not None:
-        query = query.where(table.service == name)
-    held: dict[str, list[AnyModel]] = defaultdict(list)
-    for row in session.scalars(query):
-        held[row.service].append(as_model(model, row))
-    return held
+def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
+    rows = session.execute(_SERVICES["service" in which], which).all()
+    if not rows:
+        return ()
+    ports = _PORTS.read(session, which)
+    certificates = _CERTIFICATES.read(session, which)
+    claims = _CLAIMS.read(session, which)
+    return tuple(
+        Service(
+            **dict(zip(_OWN, values, strict=True)),
+            # Sorted here: databases differ in what comes first.
+            ports=tuple(sorted(ports[name], key=lambda port: (port.component, port.route))),
+            certificates=tuple(sorted(certificates[name], key=lambda certificate: certificate.hostname)),
+            claims=tuple(sorted(claims[name], key=lambda claim: (claim.listener, claim.hostname))),
+        )
+        for name, *values in sorted(rows, key=lambda row: str(row[0]))
+    )
