@@ -155,7 +155,8 @@ class PodmanHost:
         return done.stdout
 
     def _end_helpers(self) -> None:
-        for process in _helpers(self.layout.run, self.storage):
+        helpers = processes.working_in((self.layout.run, self.storage), names=_HELPERS)
+        for process in (*helpers, *_inside_containers(self.storage)):
             processes.end(process, seconds=2)
 
     def _unmount(self, namespaces: list[Path]) -> None:
@@ -230,17 +231,14 @@ def _has_capability(number: int) -> bool:
     return bool(int(effective.split()[1], 16) >> number & 1)
 
 
-def _helpers(run: Path, storage: Path) -> Iterator[processes.Process]:
-    """The processes that work for the podman of these folders, and those inside its containers."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal() or int(folder.name) == os.getpid():
-            continue
-        with suppress(OSError):
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            helps = (folder / "comm").read_text().strip() in _HELPERS and any(
-                word.startswith((str(run), str(storage))) for word in words
-            )
-            if (helps or _is_inside(folder, storage)) and (process := processes.identify(int(folder.name))):
+def _inside_containers(storage: Path) -> Iterator[processes.Process]:
+    """The processes whose own root is a container's: its mount names our storage."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            pid = int(entry.name)
+            mounts = (line.split() for line in (entry / "mountinfo").read_text().splitlines())
+            root = next((fields for fields in mounts if fields[4] == "/"), [])
+            if f"{storage}/" in " ".join(root) and (process := processes.identify(pid)):
                 yield process
 
 
@@ -253,15 +251,6 @@ def _network_namespaces(storage: Path) -> list[Path]:
             paths = (Path(space["path"]) for space in namespaces if space["type"] == "network" and "path" in space)
             found += [path for path in paths if path.is_relative_to("/run/netns") and path.exists()]
     return found
-
-
-def _is_inside(folder: Path, storage: Path) -> bool:
-    """Whether the process's own root is a container's: its mount names our storage."""
-    for line in (folder / "mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[4] == "/":
-            return f"{storage}/" in line
-    return False
 
 
 def _answers(path: Path) -> bool:

@@ -10,7 +10,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +134,18 @@ def end(process: Process, *, seconds: float = 10.0, sig: signal.Signals = signal
             os.close(pidfd)
     if child := _children.pop(process.pid, None):
         child.wait()
+
+
+def working_in(folders: Collection[Path], *, names: Collection[str]) -> Iterator[Process]:
+    """The processes of these names that were started with a path below one of the folders, or with a folder itself."""
+    prefixes = tuple(str(folder) for folder in folders)
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            pid = int(entry.name)
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            named = (entry / "comm").read_text().strip() in names
+            if named and any(word.startswith(prefixes) for word in words) and (process := identify(pid)):
+                yield process
 
 
 def identify(pid: int) -> Process | None:

@@ -1,0 +1,77 @@
+"""Requests as a client of the proxy makes them: by hostname, trusting one CA, to an address on loopback."""
+
+import http.client
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from stack.processes import StackError
+
+
+def fetch(address: tuple[str, int], hostname: str, ca: Path, path: str = "/") -> str:
+    """The body of `https://hostname/path` as the server at `address` gives it, over TLS that `ca` verifies.
+
+    Raises OSError when nobody answers, ssl.SSLError when the certificate is not to be trusted, and StackError when
+    the answer is not 200.
+    """
+    trusting = ssl.create_default_context(cafile=str(ca))
+    with (
+        socket.create_connection(address, timeout=2) as raw,
+        trusting.wrap_socket(raw, server_hostname=hostname) as tls,
+    ):
+        connection = http.client.HTTPConnection(hostname)
+        connection.sock = tls
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    if answer.status != http.HTTPStatus.OK:
+        raise StackError(f"https://{hostname}{path} answered {answer.status}: {body.strip()}")
+    return body
+
+
+def answers(address: tuple[str, int], hostname: str, ca: Path) -> bool:
+    """Whether `fetch` succeeds."""
+    with suppress(OSError, http.client.HTTPException, StackError):
+        return bool(fetch(address, hostname, ca))
+    return False
+
+
+def is_ok(url: str) -> bool:
+    """Whether a plain HTTP address on loopback answers 200."""
+    with suppress(OSError, http.client.HTTPException), urllib.request.urlopen(url, timeout=1) as answer:
+        return bool(answer.status == http.HTTPStatus.OK)
+    return False
+
+
+def wait_for(probe: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Returns once `probe` is true, which is asked from the outside every few milliseconds.
+
+    Raises StackError when that took longer than `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not probe():
+        if time.monotonic() > deadline:
+            raise StackError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether the port can be bound on every address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
