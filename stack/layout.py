@@ -73,11 +73,12 @@ class Layout:
         """
         for folder in (self.root, self.log, self.pid):
             folder.mkdir(parents=True, exist_ok=True)
-        boot_id = _BOOT_ID.read_text()
-        if self.run.exists() and _read(self.run / "boot-id") != boot_id:
-            shutil.rmtree(self.run)
         self.run.mkdir(mode=0o700, exist_ok=True)
         self._check_run_is_ours()
+        boot_id = _BOOT_ID.read_text()
+        if _read(self.run / "boot-id") != boot_id:
+            shutil.rmtree(self.run)
+            self.run.mkdir(mode=0o700)
         (self.run / "boot-id").write_text(boot_id)
         inside = self.root / "run"
         if inside != self.run:
