@@ -6,13 +6,16 @@ unit that ends its name.
 """
 
 import socket
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from api.errors import Refused
 from api.model import Model
+from api.notation import field_path
 from api.resolve import Defaults
 from api.spec import Name
 from controller.logs import LogFormat
@@ -160,3 +163,18 @@ def overlay(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
             target = result.setdefault(path[0], {}) if len(path) == 2 else result
             target[path[-1]] = environ[variable]
     return result
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in `path` with those of `environ` on top. Raises Refused with all that is wrong."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise Refused(f"the settings {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Refused(f"{path}: this is not TOML: {error}") from error
+    try:
+        return Settings.model_validate(overlay(data, environ))
+    except ValidationError as error:
+        found = (f"{path}: {field_path(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        raise Refused("\n".join(found)) from error
