@@ -30,8 +30,9 @@ def up() -> None:
 
 def down() -> None:
     """Removes the host, and a demo's if one was interrupted."""
-    for name in ("host", "demo"):
-        host_at(LOCAL / name).down()
+    for root in (LOCAL / "host", LOCAL / "demo"):
+        if root.exists():
+            host_at(root).down()
     (LOCAL / "env").unlink(missing_ok=True)
 
 

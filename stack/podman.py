@@ -68,6 +68,8 @@ class PodmanHost:
             self.socket.unlink(missing_ok=True)
         command: list[str | Path] = [*self._command, "system", "service", "--time=0", self.url]
         owner = self.layout.owner
+        if self.rootless and not owner and not os.access(_TUN, os.R_OK | os.W_OK):
+            raise StackError(f"rootless podman needs {_TUN}, which is closed to you: as root, chmod 666 {_TUN}")
         if owner and not _everyone_may_use(_TUN):
             command, owner = _with_a_tun_of_its_own(command, owner), None
         service = processes.start(self.layout, "podman", command, env=self._environment, owner=owner)

@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import signal
-import socket
 import tempfile
 from pathlib import Path
 
@@ -12,18 +11,14 @@ import pytest
 import requests
 from podman import PodmanClient
 
-from stack import images, network, processes
+from stack import images, processes
 from stack.layout import Layout
 from stack.podman import PodmanHost, podman_host
 from stack.users import rootless_layout
+from stack.web import free_port
+from tests.system.stack.traces import traces
 
 pytestmark = pytest.mark.system
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(host: PodmanHost, name: str, image: str) -> int:
@@ -89,22 +84,6 @@ def test_containers_outlive_the_api_service(podman: PodmanHost) -> None:
     podman.start()
     assert podman.run("inspect", "--format", "{{.State.Status}}", "outlives").strip() == "running"
     podman.run("rm", "--force", "--time", "0", "outlives")
-
-
-def traces(layout: Layout) -> list[str]:
-    """What a host left on the machine: processes, mounts, bridges, rules, files."""
-    paths = (str(layout.root), str(layout.run))
-    found = [line for line in Path("/proc/self/mounts").read_text().splitlines() if any(p in line for p in paths)]
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        found += [command] if any(path in command for path in paths) else []
-    if os.getuid() == 0:
-        found += network.leftovers(network.pool(layout.tag))
-    found += [str(path) for path in (layout.run, layout.root / "podman") if path.exists()]
-    return found
 
 
 def test_nothing_remains_of_a_rootful_host() -> None:
