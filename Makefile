@@ -41,7 +41,7 @@ check: ## format, lint, types, directions of imports, generated code, contract
 
 .PHONY: bench
 bench: ## measure against the floor and the peers
-	@scripts/setup test
+	@scripts/setup bench
 	@$(bin)/python -m benchmarks
 
 .PHONY: generate

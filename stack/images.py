@@ -131,7 +131,7 @@ def tls_certificate(podman: PodmanHost) -> Path:
 
 
 def _openssl_self_signed(certificate: Path, key: Path) -> None:
-    names = "DNS:localhost,DNS:*.svc.mcp.localhost,DNS:*.svc.mcp.metacircular.net,DNS:*.example.test"
+    names = "DNS:localhost,DNS:*.mcp.metacircular.net,DNS:*.svc.mcp.metacircular.net,DNS:*.example.test"
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     subject = ["-days", "30", "-subj", "/CN=mcp-tls", "-addext", f"subjectAltName={names}"]
     subprocess.run(
