@@ -246,7 +246,7 @@ def _drop(service: Service, wanted: Sequence[Site], observed: Observed) -> tuple
     hostnames = {site.hostname for site in wanted}
     paths = {site.cert_path for site in wanted}
     # A proxy that still holds the route would fail to load the files that are gone.
-    served = {claim.hostname for claim in service.claims if claim.certificate}
+    served = {claim.hostname for claim in service.claims if claim.mode is RouteMode.L7}
     actions: list[Action] = []
     waits = False
     for record in service.certificates:

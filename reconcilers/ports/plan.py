@@ -94,8 +94,8 @@ def plan(service: Service, desired: ResolvedService, node: Node) -> Plan:
     chosen = _choose(service, sorted(wanted), node, fixed)
     dropped = [allocation for allocation in service.ports if (allocation.component, allocation.route) not in wanted]
     # The proxy may still lead there: a port given away now would carry one service's name to another.
-    routed = {claim.backend.rpartition(":")[2] for claim in service.claims}
-    releases = [_release(allocation) for allocation in dropped if str(allocation.port) not in routed]
+    routed = {(claim.component, claim.route) for claim in service.claims}
+    releases = [_release(old) for old in dropped if (old.component, old.route) not in routed]
     outcome = CONVERGED if wanted else NOT_NEEDED
     if len(releases) < len(dropped):
         outcome = Outcome(outcome.status, outcome.reason, "a dropped route is still in the proxy", _LOOK_AGAIN)

@@ -1,0 +1,122 @@
+"""Observes mc-proxy, has it decided which routes it should hold, and tells it."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import ClassVar
+
+from api.conditions import ConditionType, Reason
+from api.errors import InvalidSpec
+from api.resolve import Defaults, ResolvedService, resolve
+from api.service import Finalizer, RouteClaim, Service
+from reconcilers.base import NOT_NEEDED, Action, Claimed, Plan, Registry, Terminal
+from reconcilers.routes import plan as planner
+from reconcilers.routes.mcproxy import McProxy
+from reconcilers.routes.picture import Picture
+from reconcilers.routes.plan import Key, Observed, Program, Withdraw
+
+
+class Routes:
+    """Keeps one route in mc-proxy for each that is defined and ready. Implements reconcilers.base.Reconciler.
+
+    `proxy` is None on a node that has no mc-proxy; `interval` is the time
+    between two looks at its routes.
+    """
+
+    name: ClassVar[str] = "routes"
+    condition: ClassVar[ConditionType] = ConditionType.ROUTES_PROGRAMMED
+    finalizer: ClassVar[Finalizer] = Finalizer.ROUTES
+
+    def __init__(
+        self,
+        registry: Registry,
+        proxy: McProxy | None,
+        defaults: Defaults,
+        interval: timedelta = timedelta(seconds=2),
+    ) -> None:
+        self._registry = registry
+        self._defaults = defaults
+        self._picture = Picture(proxy, interval) if proxy else None
+        self._refused: set[Key] = set()
+
+    async def plan(self, service: Service) -> Plan:
+        """What to do about the service's routes. Raises Transient while mc-proxy cannot be seen."""
+        desired = None if service.deleting else self._resolve(service)
+        keys = {(claim.listener, claim.hostname) for claim in service.claims}
+        keys |= {(route.listener, route.hostname) for route in desired.routes} if desired else set()
+        if not keys:
+            self._forget(service.name)
+            return Plan((), NOT_NEEDED)
+        if desired is None:
+            return planner.plan_deletion(service)
+        listing = await self._proxy().look(service.name, keys)
+        observed = Observed(listing, await self._holders(service, desired), frozenset(self._refused))
+        return planner.plan(service, desired, observed)
+
+    async def execute(self, service: Service, action: Action) -> None:
+        """Carries out one action. Raises Transient, or Terminal where another service was quicker."""
+        match action:
+            case Program():
+                await self._program(service, action)
+            case Withdraw():
+                await self._withdraw(service, action)
+            case _:
+                raise TypeError(f"not an action of {self.name}: {action!r}")
+
+    def assume(self, service: Service, actions: Sequence[Action]) -> Service:
+        """The service once `actions` worked."""
+        return planner.assume(service, actions)
+
+    async def watch(self, wake: Callable[[str], None]) -> None:
+        """Wakes a service when mc-proxy's routes are not what it saw last; runs until cancelled."""
+        if self._picture is not None:
+            await self._picture.watch(wake)
+
+    def _proxy(self) -> Picture:
+        if self._picture is None:
+            message = "there are routes, but this agent knows no mc-proxy: set mcproxy.socket in its settings"
+            raise Terminal(Reason.PROXY_NOT_CONFIGURED, message)
+        return self._picture
+
+    def _forget(self, service: str) -> None:
+        if self._picture is not None:
+            self._picture.forget(service)
+
+    def _resolve(self, service: Service) -> ResolvedService:
+        try:
+            return resolve(service.spec, self._defaults)
+        except InvalidSpec as error:
+            raise Terminal(Reason.INVALID_SPEC, str(error)) from error
+
+    async def _holders(self, service: Service, desired: ResolvedService) -> dict[Key, str]:
+        own = {(claim.listener, claim.hostname) for claim in service.claims}
+        holders = {
+            (route.listener, route.hostname): await self._registry.claim_holder(route.listener, route.hostname)
+            for route in desired.routes
+            if (route.listener, route.hostname) not in own
+        }
+        return {key: holder for key, holder in holders.items() if holder is not None and holder != service.name}
+
+    async def _program(self, service: Service, action: Program) -> None:
+        key, proxy = action.route.key, self._proxy()
+        if not any((claim.listener, claim.hostname) == key for claim in service.claims):
+            # The intent: a route that a death leaves in mc-proxy is then known to be ours.
+            await self._claim(service, action.claim.model_copy(update={"backend": "", "certificate": ""}))
+        try:
+            await proxy.add(service.name, action.route)
+        except Terminal:
+            self._refused.add(key)
+            raise
+        self._refused.discard(key)
+        # Last, as it says what mc-proxy knows: noted any earlier, a death would leave it with the old certificate.
+        await self._claim(service, action.claim)
+
+    async def _withdraw(self, service: Service, action: Withdraw) -> None:
+        await self._proxy().remove(service.name, (action.listener, action.hostname))
+        await self._registry.release_route(service.name, action.listener, action.hostname)
+
+    async def _claim(self, service: Service, claim: RouteClaim) -> None:
+        try:
+            await self._registry.claim_route(service.name, claim)
+        except Claimed as error:
+            message = f'{claim.hostname}{claim.listener} is held by service "{error.holder}"'
+            raise Terminal(Reason.CONFLICT, message) from error
