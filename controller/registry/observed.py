@@ -4,12 +4,12 @@ A service that is gone is left alone: whoever still speaks of it is late.
 """
 
 from datetime import datetime
-from typing import Any, TypeVar
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from api.model import Model
 from api.service import Certificate, Component, PortAllocation, RouteClaim
 from controller.registry.reading import as_model
 from controller.registry.records import ChangeKind, ConditionUpdate, Report
@@ -18,9 +18,6 @@ from controller.registry.summary import summarized, updated
 from controller.registry.tables import CertificateRow, ClaimRow, PortRow, ServiceRow, in_utc
 from controller.registry.timeline import Timeline
 from reconcilers.base import Claimed, PortTaken
-
-HeldRow = TypeVar("HeldRow", PortRow, CertificateRow, ClaimRow)
-"""What a service holds and nobody else may."""
 
 
 class ObservedState:
@@ -53,8 +50,10 @@ class ObservedState:
         if not self._exists(session, service):
             return
         wanted = PortAllocation(component=component, route=route, port=port)
-        key = {"node": self._node, "service": service, "component": component, "route": route}
-        if not _put(session, PortRow, key, wanted):
+        row = session.get(PortRow, (self._node, service, component, route), with_for_update=True)
+        if row is None:
+            session.add(PortRow(node=self._node, service=service, **dict(wanted)))
+        elif not _fill(row, wanted):
             return
         try:
             session.flush()
@@ -89,14 +88,15 @@ class ObservedState:
             CertificateRow.hostname != certificate.hostname,
         )
         session.execute(overwritten)
-        key = {"node": self._node, "service": service, "hostname": certificate.hostname}
-        if not _put(session, CertificateRow, key, certificate):
+        # Where two ask at once the database refuses one, which then sees the other here.
+        holder = self.certificate_holder(transaction, certificate.cert_path)
+        if holder is not None and holder != service:
+            raise Claimed(holder)
+        row = session.get(CertificateRow, (self._node, service, certificate.hostname), with_for_update=True)
+        if row is None:
+            session.add(CertificateRow(node=self._node, service=service, **dict(certificate)))
+        elif not _fill(row, certificate):
             return
-        try:
-            with session.begin_nested():
-                session.flush()
-        except IntegrityError as error:
-            raise Claimed(self.certificate_holder(transaction, certificate.cert_path) or "") from error
         transaction.changed(service, ChangeKind.CERTIFICATE)
 
     def certificate_holder(self, transaction: Transaction, cert_path: str) -> str | None:
@@ -129,12 +129,14 @@ class ObservedState:
         session = transaction.session
         if not self._exists(session, service):
             return
-        holder = self.claim_holder(transaction, claim.listener, claim.hostname)
-        if holder not in (None, service):
-            raise Claimed(str(holder))
-        key = {"node": self._node, "service": service, "listener": claim.listener, "hostname": claim.hostname}
-        if _put(session, ClaimRow, key, claim):
-            transaction.changed(service, ChangeKind.CLAIM)
+        row = session.get(ClaimRow, (self._node, claim.listener, claim.hostname), with_for_update=True)
+        if row is None:
+            session.add(ClaimRow(node=self._node, service=service, **dict(claim)))
+        elif row.service != service:
+            raise Claimed(row.service)
+        elif not _fill(row, claim):
+            return
+        transaction.changed(service, ChangeKind.CLAIM)
 
     def release_route(self, transaction: Transaction, service: str, listener: str, hostname: str) -> None:
         """Lets a name go."""
@@ -177,17 +179,10 @@ def _is_current(row: ServiceRow, update: ConditionUpdate) -> bool:
     return known <= update.observed_generation <= row.generation
 
 
-def _put(
-    session: Session, table: type[HeldRow], key: dict[str, Any], wanted: PortAllocation | Certificate | RouteClaim
-) -> bool:
-    """Makes the row under `key` say what is wanted, once flushed; False where it does already."""
-    identity = tuple(key[column.name] for column in table.__table__.primary_key)
-    row = session.get(table, identity, with_for_update=True)
-    if row is not None and as_model(type(wanted), row) == wanted:
+def _fill(row: PortRow | CertificateRow | ClaimRow, wanted: Model) -> bool:
+    """Makes the row say what is wanted; False where it does already."""
+    if as_model(type(wanted), row) == wanted:
         return False
-    if row is None:
-        session.add(table(**key | dict(wanted)))
-        return True
     for name, value in wanted:
         setattr(row, name, value)
     return True

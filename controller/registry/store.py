@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-import structlog
 from pydantic import ValidationError
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -21,8 +20,6 @@ from controller.registry.failures import reason, worth_another_try
 from controller.registry.records import ChangeKind, RegistryChange
 from controller.registry.schema import migrate
 from controller.registry.subscription import Hub
-
-log = structlog.get_logger("registry")
 
 T = TypeVar("T")
 
@@ -138,14 +135,13 @@ class Store:
                 session.commit()
             except DBAPIError as error:
                 if error.connection_invalidated:
-                    self._doubt(transaction.changes)
+                    # Whoever cares must look at what holds now.
+                    self._publish([replace(change, event=None) for change in transaction.changes])
+                    raise RegistryUnavailable(
+                        f"{self._name} broke off: it is not known whether the last change was kept"
+                    ) from error
                 raise
             return result, transaction.changes
-
-    def _doubt(self, changes: list[RegistryChange]) -> None:
-        """The connection broke while committing: whoever cares must look what holds now."""
-        log.warning("commit_unknown", registry=self._name)
-        self._publish([replace(change, event=None) for change in changes])
 
     def _publish(self, changes: list[RegistryChange]) -> None:
         # Queued before the caller's own wake-up: who sees a method return has its changes in the subscription.
