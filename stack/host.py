@@ -69,8 +69,8 @@ class Host:
     def start_proxy(self) -> None:
         """Starts the proxy and returns when its admin API is healthy."""
         command: list[str | Path] = [_PROGRAMS / "mcproxyd", "server", "-c", self.proxy_config]
-        process = processes.start(self.layout, "mcproxyd", command, env=self.environment)
-        processes.wait_until(lambda: _is_serving(self.proxy_socket), process, seconds=20, what=self._what("mcproxyd"))
+        processes.start(self.layout, "mcproxyd", command, env=self.environment)
+        processes.wait_until(self.layout, "mcproxyd", lambda: _is_serving(self.proxy_socket), seconds=20)
 
     def stop_proxy(self, sig: signal.Signals = signal.SIGTERM) -> None:
         """Ends the proxy alone; HAProxy goes with it."""
@@ -79,9 +79,9 @@ class Host:
     def start_agent(self) -> None:
         """Starts the agent and returns when it says that it is ready."""
         command: list[str | Path] = [_PROGRAMS / "mcp-agent", "serve", "-c", self.agent_config]
-        process = processes.start(self.layout, "mcp-agent", command, env=self.environment)
+        processes.start(self.layout, "mcp-agent", command, env=self.environment)
         ready = f"{self.metrics_url}/readyz"
-        processes.wait_until(lambda: web.is_ok(ready), process, seconds=30, what=self._what("mcp-agent"))
+        processes.wait_until(self.layout, "mcp-agent", lambda: web.is_ok(ready), seconds=30)
         self._write_env()
 
     def stop_agent(self, sig: signal.Signals = signal.SIGTERM) -> None:
@@ -280,9 +280,6 @@ listen = "127.0.0.1:{self.ports.metrics}"
 [nodes.{self.node}]
 address = "unix:{self.agent_socket}"
 """
-
-    def _what(self, name: str) -> str:
-        return f"{name} (see {self.layout.log / name}.log)"
 
 
 @contextmanager

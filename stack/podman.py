@@ -72,8 +72,8 @@ class PodmanHost:
             raise StackError(f"rootless podman needs {_TUN}, which is closed to you: as root, chmod 666 {_TUN}")
         if owner and not _everyone_may_use(_TUN):
             command, owner = _with_a_tun_of_its_own(command, owner), None
-        service = processes.start(self.layout, "podman", command, env=self._environment, owner=owner)
-        processes.wait_until(lambda: _answers(self.socket), service, seconds=30, what=self._what)
+        processes.start(self.layout, "podman", command, env=self._environment, owner=owner)
+        processes.wait_until(self.layout, "podman", lambda: _answers(self.socket), seconds=30)
 
     def stop(self) -> None:
         """Ends the API service alone: the containers run on."""
@@ -101,10 +101,6 @@ class PodmanHost:
             network.remove_leftovers(network.pool(self.layout.tag))
         self._remove_storage()
         self.layout.remove_run()
-
-    @cached_property
-    def _what(self) -> str:
-        return f"podman's API service (see {self.layout.log / 'podman.log'})"
 
     @cached_property
     def _command(self) -> list[str | Path]:

@@ -64,7 +64,7 @@ def postgres() -> Iterator[Postgres]:
         programs, data = _programs(), folder / "data"
         _initialise(programs, data, user, owner)
         options = [word for setting in _FAST for word in ("-c", setting)]
-        server = processes.start(
+        processes.start(
             layout,
             "postgres",
             [programs / "postgres", "-D", data, "-k", folder, "-h", "", *options],
@@ -72,9 +72,7 @@ def postgres() -> Iterator[Postgres]:
             owner=owner,
         )
         ready: list[str | Path] = [programs / "pg_isready", "--quiet", "--host", folder]
-        processes.wait_until(
-            lambda: subprocess.run(ready, check=False).returncode == 0, server, seconds=30, what="PostgreSQL"
-        )
+        processes.wait_until(layout, "postgres", lambda: subprocess.run(ready, check=False).returncode == 0, seconds=30)
         yield Postgres(folder, user)
     finally:
         processes.stop(layout, "postgres", sig=signal.SIGINT)

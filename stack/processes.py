@@ -46,7 +46,7 @@ def start(
     """
     if already := running(layout, name):
         return already
-    with (layout.log / f"{name}.log").open("ab") as log:
+    with _log(layout, name).open("ab") as log:
         child = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
@@ -92,24 +92,24 @@ def is_alive(process: Process) -> bool:
     return process.started != 0 and _start_time(process.pid) == process.started
 
 
-def wait_until(probe: Callable[[], bool], process: Process, *, seconds: float, what: str) -> None:
-    """Returns once `probe` is true; meanwhile sleeps on the process's end.
+def wait_until(layout: Layout, name: str, probe: Callable[[], bool], *, seconds: float) -> None:
+    """Returns once `probe` is true; meanwhile sleeps on the end of the process recorded as `name`.
 
-    Raises StackError when the process ends first or `seconds` have passed.
+    Raises StackError, with the last line of its log, when the process ends first or `seconds` have passed.
     """
+    process = running(layout, name)
+    if process is None:
+        raise StackError(f"{name} ended before it was ready{_last_words(layout, name)}")
     deadline = time.monotonic() + seconds
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            while not probe():
-                if _ended(pidfd, _PROBE_EVERY):
-                    raise StackError(f"{what} ended before it was ready")
-                if time.monotonic() > deadline:
-                    raise StackError(f"{what} was not ready within {seconds:g} s")
-            return
-        finally:
-            os.close(pidfd)
-    raise StackError(f"{what} ended before it was ready")
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        while not probe():
+            if _ended(pidfd, _PROBE_EVERY):
+                raise StackError(f"{name} ended before it was ready{_last_words(layout, name)}")
+            if time.monotonic() > deadline:
+                raise StackError(f"{name} was not ready within {seconds:g} s{_last_words(layout, name)}")
+    finally:
+        os.close(pidfd)
 
 
 def stop(layout: Layout, name: str, *, seconds: float = 10.0, sig: signal.Signals = signal.SIGTERM) -> None:
@@ -156,6 +156,15 @@ def identify(pid: int) -> Process | None:
 
 def _record(layout: Layout, name: str) -> Path:
     return layout.pid / f"{name}.json"
+
+
+def _last_words(layout: Layout, name: str) -> str:
+    lines = _log(layout, name).read_text(errors="replace").splitlines()
+    return f": {lines[-1]}" if lines else ""
+
+
+def _log(layout: Layout, name: str) -> Path:
+    return layout.log / f"{name}.log"
 
 
 def _ended(pidfd: int, seconds: float) -> bool:

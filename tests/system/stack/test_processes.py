@@ -37,7 +37,7 @@ def test_one_that_ignores_the_signal_is_killed_after_the_deadline(layout: Layout
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
     deaf = processes.start(layout, "deaf", [sys.executable, "-c", script], env=ENV)
     log = layout.log / "deaf.log"
-    processes.wait_until(lambda: "deaf" in log.read_text(), deaf, seconds=10, what="deaf")
+    processes.wait_until(layout, "deaf", lambda: "deaf" in log.read_text(), seconds=10)
     processes.stop(layout, "deaf", seconds=0.1)
     assert not processes.is_alive(deaf)
 
@@ -63,15 +63,17 @@ def test_a_damaged_record_names_no_process(layout: Layout, damage: str) -> None:
     processes.stop(layout, "ours")
 
 
-def test_waiting_ends_when_the_process_does(layout: Layout) -> None:
-    brief = processes.start(layout, "brief", ["false"], env=ENV)
-    with pytest.raises(StackError, match="the brief one ended before it was ready"):
-        processes.wait_until(lambda: False, brief, seconds=30, what="the brief one")
+def test_waiting_ends_with_the_last_words_of_a_process_that_ends(layout: Layout) -> None:
+    processes.start(layout, "brief", ["sh", "-c", "echo no luck; exec sleep 0.1"], env=ENV)
+    with pytest.raises(StackError, match="brief ended before it was ready: no luck"):
+        processes.wait_until(layout, "brief", lambda: False, seconds=30)
+    with pytest.raises(StackError, match="brief ended before it was ready: no luck"):
+        processes.wait_until(layout, "brief", lambda: False, seconds=30)
     processes.stop(layout, "brief")
 
 
 def test_waiting_ends_at_its_deadline(layout: Layout) -> None:
-    slow = processes.start(layout, "slow", ["sleep", "100"], env=ENV)
-    with pytest.raises(StackError, match=r"the slow one was not ready within 0\.1 s"):
-        processes.wait_until(lambda: False, slow, seconds=0.1, what="the slow one")
+    processes.start(layout, "slow", ["sleep", "100"], env=ENV)
+    with pytest.raises(StackError, match=r"slow was not ready within 0\.1 s"):
+        processes.wait_until(layout, "slow", lambda: False, seconds=0.1)
     processes.stop(layout, "slow")
