@@ -1,0 +1,179 @@
+"""Carries out actions on the engine, and looks after each of them what came of it.
+
+The engine's answer is a hint: it may fail after it did the work, and it may
+never come. What counts is the next listing.
+"""
+
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from api.conditions import Reason, Status
+from api.service import Service
+from reconcilers.base import Registry, Terminal, Transient
+from reconcilers.containers import model
+from reconcilers.containers.actions import Create, Remove, Replace, Start
+from reconcilers.containers.model import ContainerObservation
+from reconcilers.containers.picture import Picture
+from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.request import ContainerRequest
+
+T = TypeVar("T")
+
+_AT_ONCE = timedelta(milliseconds=50)
+
+
+class Executor:
+    """The reconciler's hands. Every method raises Transient or Terminal."""
+
+    def __init__(self, registry: Registry, engine: Engine, picture: Picture, node: str) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._picture = picture
+        self._node = node
+
+    async def create(self, service: Service, action: Create) -> None:
+        """Makes the container and starts it."""
+        await self._create_and_start(service, action.request)
+
+    async def replace(self, service: Service, action: Replace) -> None:
+        """Takes the old container away and makes the new one; the old one runs until the new image is there."""
+        if not await self._ask(self._engine.has_image(action.request.image)):
+            await self._pull(action.request.image)
+        await self._ask(self._engine.remove(action.container_id))
+        await self._create_and_start(service, action.request)
+        for network in set(action.leaves) - {action.request.network}:
+            await self._remove_network(network)
+
+    async def start(self, service: Service, action: Start) -> None:
+        """Starts a container that exists."""
+        ports = tuple((served.route, served.port) for served in action.ports)
+        await self._start(service, action.component, action.container_id, ports)
+
+    async def unpause(self, container_id: str) -> None:
+        """Lets a container go on."""
+        await self._ask(self._engine.unpause(container_id))
+        await self._picture.refresh(container_id)
+
+    async def stop(self, container_id: str) -> None:
+        """Stops a container and keeps it."""
+        await self._ask(self._engine.stop(container_id))
+        await self._picture.refresh(container_id)
+
+    async def remove(self, action: Remove) -> None:
+        """Removes a container, and of what was made for it what is empty and nobody's any more."""
+        await self._ask(self._engine.remove(action.container_id))
+        await self._picture.refresh(action.container_id)
+        for network in action.networks:
+            await self._remove_network(network)
+        if action.folder:
+            _remove_if_empty(Path(action.folder))
+
+    async def _create_and_start(self, service: Service, request: ContainerRequest) -> None:
+        container_id = await self._create(request)
+        try:
+            await self._start(service, request.component, container_id, request.ports)
+        except Transient as failure:
+            if failure.reason is Reason.PORT_IN_USE:
+                # Another port is on its way, and with it another container.
+                await self._ask(self._engine.remove(container_id))
+            raise
+
+    async def _create(self, request: ContainerRequest) -> str:
+        self._make_folder(request)
+        mended: set[Failure] = set()
+        while True:
+            try:
+                return await self._engine.create(request.body)
+            except EngineError as error:
+                if error.failure in mended:
+                    raise _refused(request.name, error) from error
+                mended.add(error.failure)
+                match error.failure:
+                    case Failure.NO_SUCH_IMAGE:
+                        await self._pull(request.image)
+                    case Failure.NO_SUCH_NETWORK:
+                        await self._make_network(request)
+                    case Failure.NAME_IN_USE | Failure.GARBLED:
+                        return await self._created_after_all(request, error)
+                    case _:
+                        raise _refused(request.name, error) from error
+
+    async def _created_after_all(self, request: ContainerRequest, error: EngineError) -> str:
+        found = (await self._picture.refresh()).named(request.name)
+        if found is not None and found.owned_by(self._node) and _is_as(found, request):
+            return found.id
+        raise Transient(Reason.ENGINE_ERROR, error.message, delay=_AT_ONCE) from error
+
+    async def _start(
+        self, service: Service, component: str, container_id: str, ports: tuple[tuple[str, int], ...]
+    ) -> None:
+        problem: EngineError | None = None
+        try:
+            await self._engine.start(container_id)
+        except EngineError as error:
+            problem = error
+        container = (await self._picture.refresh(container_id)).get(container_id)
+        if problem is None or (container is not None and container.running):
+            return
+        if problem.failure is Failure.ADDRESS_IN_USE:
+            await self._contest(service, component, ports, problem)
+        if problem.failure is Failure.REFUSED and container is not None:
+            raise _refused(container.name, problem) from problem
+        raise Transient(Reason.ENGINE_ERROR, problem.message, delay=_AT_ONCE) from problem
+
+    async def _contest(
+        self, service: Service, component: str, ports: tuple[tuple[str, int], ...], problem: EngineError
+    ) -> None:
+        for route, port in ports:
+            if f":{port}:" in problem.message:
+                await self._registry.contest_port(service.name, component, route, port)
+                message = f"port {port} of route {component}/{route} is taken by somebody else; another one is chosen"
+                raise Transient(Reason.PORT_IN_USE, message, delay=_AT_ONCE, status=Status.FALSE) from problem
+        raise Terminal(Reason.CONTAINER_REFUSED, problem.message) from problem
+
+    async def _pull(self, image: str) -> None:
+        try:
+            await self._engine.pull(image)
+        except EngineError as error:
+            raise Terminal(Reason.IMAGE_PULL_FAILED, f"{image} cannot be pulled: {error.message}") from error
+
+    async def _make_network(self, request: ContainerRequest) -> None:
+        labels = {model.MANAGED_BY: model.MANAGER, model.NODE: self._node}
+        await self._ask(self._engine.make_network(request.network, labels))
+
+    async def _remove_network(self, name: str) -> None:
+        labels = await self._ask(self._engine.network_labels(name)) or {}
+        if labels.get(model.MANAGED_BY) == model.MANAGER and labels.get(model.NODE) == self._node:
+            await self._ask(self._engine.remove_unused_network(name))
+
+    def _make_folder(self, request: ContainerRequest) -> None:
+        if request.folder:
+            try:
+                Path(request.folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                message = f"the volume {request.folder} of {request.name} cannot be made: {error.strerror}"
+                raise Terminal(Reason.CONTAINER_REFUSED, message) from error
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        """The answer of a call for whose failure there is no better word than the engine's own."""
+        try:
+            return await call
+        except EngineError as error:
+            raise Transient(Reason.ENGINE_ERROR, error.message) from error
+
+
+def _is_as(found: ContainerObservation, request: ContainerRequest) -> bool:
+    return found.labels.get(model.SPEC_HASH) == request.spec_hash and found.service == request.service
+
+
+def _refused(name: str, error: EngineError) -> Terminal:
+    return Terminal(Reason.CONTAINER_REFUSED, f"{name}: {error.message}")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # It fails where there is data, and data is never deleted.
+    with suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,108 @@
+"""What the engine says of its containers, as frozen values: the reconciler's view of the world.
+
+Everything MCP must know of a container later is in its labels, so that a
+registry that was lost, or an agent that was killed, finds its own again.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from api.service import ContainerState, ServedPort
+
+MANAGER: Final = "mcp-agent"
+
+_PREFIX: Final = "net.metacircular.mcp."
+MANAGED_BY: Final = f"{_PREFIX}managed-by"
+NODE: Final = f"{_PREFIX}node"
+SERVICE: Final = f"{_PREFIX}service"
+COMPONENT: Final = f"{_PREFIX}component"
+GENERATION: Final = f"{_PREFIX}generation"
+SPEC_HASH: Final = f"{_PREFIX}spec-hash"
+FIELDS: Final = f"{_PREFIX}fields"
+"""A short hash of each field of the request: tells what changed when the spec hash differs."""
+ROUTES: Final = f"{_PREFIX}routes"
+"""The port served for each route: `default=10001,grpc=10002`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerObservation:
+    """One container, ours or not, as one listing showed it."""
+
+    id: str
+    name: str
+    image: str
+    state: ContainerState
+    exit_code: int | None = None
+    """None where it never ended."""
+    pid: int = 0
+    """Of its first process, in the engine's pid namespace; 0 where none runs."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
+    """Published ports in podman's notation: `127.0.0.1:10001->10001/tcp`."""
+    networks: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs and is scheduled."""
+        return self.state is ContainerState.RUNNING
+
+    @property
+    def service(self) -> str:
+        """The service that it was made for; empty for a stranger's."""
+        return self.labels.get(SERVICE, "")
+
+    @property
+    def component(self) -> str:
+        """The component that it was made for; empty for a stranger's."""
+        return self.labels.get(COMPONENT, "")
+
+    @property
+    def generation(self) -> int:
+        """The generation that it was created in; 0 where that is not known."""
+        value = self.labels.get(GENERATION, "")
+        return int(value) if value.isdecimal() else 0
+
+    @property
+    def routes(self) -> tuple[ServedPort, ...]:
+        """The port that it serves for each of its routes."""
+        pairs = (entry.partition("=") for entry in self.labels.get(ROUTES, "").split(",") if entry)
+        return tuple(ServedPort(route=key, port=int(port)) for key, _, port in pairs if port.isdecimal())
+
+    def owned_by(self, node: str) -> bool:
+        """Whether this node's MCP made it; nothing else may be touched."""
+        return self.labels.get(MANAGED_BY) == MANAGER and self.labels.get(NODE) == node
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The whole picture of one moment: every container on the node, by id."""
+
+    containers: Mapping[str, ContainerObservation] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[ContainerObservation]:
+        return iter(self.containers.values())
+
+    def get(self, container_id: str) -> ContainerObservation | None:
+        """The container of that id."""
+        return self.containers.get(container_id)
+
+    def named(self, name: str) -> ContainerObservation | None:
+        """The container of that name, whoever made it."""
+        return next((container for container in self if container.name == name), None)
+
+    def owned(self, node: str, service: str) -> tuple[ContainerObservation, ...]:
+        """What this node's MCP made for the service, in the order of their names."""
+        ours = (container for container in self if container.service == service and container.owned_by(node))
+        return tuple(sorted(ours, key=lambda container: (container.name, container.id)))
+
+    def merged(self, found: "Observation", asked: frozenset[str] | None) -> "Observation":
+        """This picture after a listing of only the ids in `asked`; of all where that is None."""
+        if asked is None:
+            return found
+        kept = {key: value for key, value in self.containers.items() if key not in asked}
+        return Observation(kept | dict(found.containers))

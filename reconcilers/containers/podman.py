@@ -1,0 +1,377 @@
+"""Podman's API, asynchronously: the only module that knows how podman speaks.
+
+Calls go over podman-py's transport in a bounded number of worker threads; each
+has a timeout, since cancelling an await does not end the thread. The bodies
+are ours: podman-py's own models drop and rewrite fields (field-notes). The
+event stream has a connection of its own, read by the event loop.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+from podman.api.client import APIClient
+from podman.errors import PodmanError
+from requests import RequestException, Response
+
+from api.conditions import Reason
+from api.service import Container, ContainerState
+from reconcilers.base import Transient
+from reconcilers.containers.model import ContainerObservation, Observation
+
+# The oldest API of podman 4; later ones still serve it.
+_API: Final = "4.0.0"
+
+_STATES: Final = {
+    "created": ContainerState.CREATED,
+    "configured": ContainerState.CREATED,
+    "initialized": ContainerState.CREATED,
+    "running": ContainerState.RUNNING,
+    "paused": ContainerState.PAUSED,
+    "stopping": ContainerState.STOPPING,
+    # Ended, and not cleaned up yet.
+    "stopped": ContainerState.EXITED,
+    "exited": ContainerState.EXITED,
+}
+
+# Podman 4 answers nearly everything with 500 and a sentence. What the sentence ends in is its own error's text.
+_KINDS: Final = (
+    ("image not known", "NO_SUCH_IMAGE"),
+    ("network not found", "NO_SUCH_NETWORK"),
+    ("no such container", "NO_SUCH_CONTAINER"),
+    ("name is already in use", "NAME_IN_USE"),
+    ("address already in use", "ADDRESS_IN_USE"),
+    ("port is already allocated", "ADDRESS_IN_USE"),
+)
+
+# What happens inside a container, or to its files, changes nothing that a listing shows.
+_SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})
+
+
+class Failure(Enum):
+    """What an engine that answered did not like."""
+
+    NO_SUCH_IMAGE = auto()
+    NO_SUCH_NETWORK = auto()
+    NO_SUCH_CONTAINER = auto()
+    NAME_IN_USE = auto()
+    ADDRESS_IN_USE = auto()
+    REFUSED = auto()
+    """It said why, in its own words only."""
+    GARBLED = auto()
+    """The answer is none of podman's: whether the call did its work is not known."""
+
+
+class EngineError(Exception):
+    """The engine answered, and not with success; `message` is its own reason."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How to reach the engine. Times are in seconds."""
+
+    socket: str
+    timeout: float = 30.0
+    """Of one call."""
+    stop_timeout: int = 10
+    """Between asking a container to end and killing it."""
+    pull_timeout: float = 600.0
+    """Of the engine's silence during a pull."""
+    event_timeout: float = 60.0
+    """After so long a silence the event stream is opened anew: it might be dead."""
+    workers: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something happened to a container. What, a listing says."""
+
+    container_id: str
+    action: str
+
+
+class Engine:
+    """One podman. Every method raises Transient(ENGINE_UNREACHABLE) where it cannot be asked."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._client = APIClient(
+            base_url=f"unix://{settings.socket}",
+            version=_API,
+            timeout=settings.timeout,
+            max_pool_size=settings.workers + 2,
+        )
+        self._calls = ThreadPoolExecutor(settings.workers, "podman")
+        # Pulls last for minutes and must not hold up anything else.
+        self._pulls = ThreadPoolExecutor(2, "podman-pull")
+
+    def close(self) -> None:
+        """Gives up all connections and idle threads."""
+        self._calls.shutdown(wait=False, cancel_futures=True)
+        self._pulls.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    async def ping(self) -> str:
+        """The engine's version, cheaply."""
+        answer = await self._call("GET", "/_ping")
+        return str(answer.headers.get("Libpod-API-Version", "unknown"))
+
+    async def list(self, ids: Collection[str] | None = None) -> Observation:
+        """All containers, ours or not; only those with one of `ids` where given. An incomplete answer raises."""
+        params = {"all": "true"}
+        if ids is not None:
+            params["filters"] = json.dumps({"id": sorted(ids)})
+        answer = await self._call("GET", "/containers/json", params=params)
+        try:
+            found = [_observation(entry) for entry in answer.json()]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unreachable(f"the listing of containers is incomplete: {error}") from error
+        return Observation({container.id: container for container in found})
+
+    async def containers(self, node: str) -> tuple[Container, ...]:
+        """All containers as the API shows them, ours or not, by name."""
+        found = (
+            Container(
+                id=container.id,
+                name=container.name,
+                image=container.image,
+                state=container.state,
+                owned=container.owned_by(node),
+                service=container.service,
+                component=container.component,
+                ports=container.ports,
+                created_at=container.created_at,
+            )
+            for container in await self.list()
+        )
+        return tuple(sorted(found, key=lambda container: container.name))
+
+    async def create(self, body: str) -> str:
+        """Creates a container from a SpecGenerator and returns its id. Raises EngineError."""
+        answer = await self._call("POST", "/containers/create", data=body)
+        return _text_of(answer, "Id")
+
+    async def start(self, container_id: str) -> None:
+        """Starts it, or leaves it running. Raises EngineError."""
+        await self._call("POST", f"/containers/{container_id}/start")
+
+    async def unpause(self, container_id: str) -> None:
+        """Lets it go on. Raises EngineError."""
+        await self._call("POST", f"/containers/{container_id}/unpause")
+
+    async def stop(self, container_id: str) -> None:
+        """Has it end, by force after a while, or leaves it ended. Raises EngineError."""
+        await self._ending("POST", f"/containers/{container_id}/stop")
+
+    async def remove(self, container_id: str) -> None:
+        """Stops and removes it with grace; its volumes stay. One that is gone is no error. Raises EngineError."""
+        try:
+            await self._ending("DELETE", f"/containers/{container_id}", force="true", v="false")
+        except EngineError as error:
+            if error.failure is not Failure.NO_SUCH_CONTAINER:
+                raise
+
+    async def last_words(self, container_id: str, lines: int = 3) -> str:
+        """The end of its log, in one line. Raises EngineError."""
+        params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
+        answer = await self._call("GET", f"/containers/{container_id}/logs", params=params)
+        return " | ".join(_unframed(answer.content).decode(errors="replace").split("\n")).strip(" |")
+
+    async def has_image(self, image: str) -> bool:
+        """Whether the image is present. Raises EngineError."""
+        answer = await self._call("GET", f"/images/{quote(image, safe='')}/exists", allow=(404,))
+        return bool(answer.status_code != 404)
+
+    async def pull(self, image: str) -> None:
+        """Makes the image present. Raises EngineError with the reason of whoever refused it."""
+        params = {"reference": image, "policy": "missing"}
+        answer = await self._call(
+            "POST", "/images/pull", params=params, limit=self._settings.pull_timeout, pool=self._pulls
+        )
+        for line in answer.text.splitlines():
+            try:
+                problem = json.loads(line).get("error", "")
+            except (ValueError, AttributeError) as error:
+                raise EngineError(Failure.GARBLED, f"the answer to the pull of {image} is incomplete") from error
+            if problem:
+                raise EngineError(Failure.REFUSED, problem)
+
+    async def make_network(self, name: str, labels: dict[str, str]) -> None:
+        """Makes a bridge network with names for its containers; one that exists stays. Raises EngineError."""
+        body = json.dumps({"name": name, "driver": "bridge", "dns_enabled": True, "labels": labels})
+        await self._call("POST", "/networks/create", data=body, allow=(409,))
+
+    async def network_labels(self, name: str) -> dict[str, str] | None:
+        """The labels of the network, or None where it does not exist. Raises EngineError."""
+        answer = await self._call("GET", f"/networks/{quote(name, safe='')}/json", allow=(404,))
+        if answer.status_code == 404:
+            return None
+        try:
+            return dict(answer.json().get("labels") or {})
+        except (ValueError, AttributeError) as error:
+            raise EngineError(Failure.GARBLED, f"the answer about network {name} is incomplete") from error
+
+    async def remove_unused_network(self, name: str) -> bool:
+        """Removes the network unless a container is on it; whether it did. Raises EngineError."""
+        try:
+            await self._call("DELETE", f"/networks/{quote(name, safe='')}", allow=(404,))
+        except EngineError as error:
+            if "being used" in error.message:
+                return False
+            raise
+        return True
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[EngineEvent]]:
+        """What happens to containers from now on: once entered, nothing is missed.
+
+        The iteration raises Transient when the stream ends. It ends by itself
+        when nothing was heard for so long that the stream might be dead.
+        """
+        # HTTP/1.0 has no chunks: the answer's body is the lines themselves, until somebody hangs up.
+        since = datetime.now(UTC).timestamp() - 1
+        query = f"stream=true&since={since:.0f}&filters={quote(json.dumps({'type': ['container']}))}"
+        request = f"GET /v{_API}/libpod/events?{query} HTTP/1.0\r\n\r\n"
+        async with self._event_connection(request.encode()) as reader:
+            yield self._events_in(reader)
+
+    @asynccontextmanager
+    async def _event_connection(self, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+        writer = None
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                reader, writer = await asyncio.open_unix_connection(self._settings.socket, limit=1 << 20)
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in head.partition(b"\r\n")[0]:
+                raise _unreachable("it refuses to tell events")
+            yield reader
+        except (OSError, EOFError) as error:
+            raise _unreachable(str(error) or type(error).__name__) from error
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _events_in(self, reader: asyncio.StreamReader) -> AsyncIterator[EngineEvent]:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.event_timeout):
+                    line = await reader.readline()
+            except TimeoutError:
+                return
+            try:
+                entry = json.loads(line)
+                event = EngineEvent(entry["Actor"]["ID"], entry["Action"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise _unreachable("its events ended" if not line else "an event is incomplete") from error
+            if event.action not in _SILENT:
+                yield event
+
+    async def _ending(self, method: str, path: str, **params: str) -> None:
+        grace = self._settings.stop_timeout
+        await self._call(method, path, params={"timeout": str(grace), **params}, limit=self._settings.timeout + grace)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        data: str | None = None,
+        limit: float | None = None,
+        allow: tuple[int, ...] = (),
+        pool: ThreadPoolExecutor | None = None,
+    ) -> Response:
+        send: Callable[..., Response] = getattr(self._client, method.lower())
+        call = partial(send, path, params=params, timeout=limit or self._settings.timeout)
+        if data is not None:
+            call = partial(call, data=data, headers={"Content-Type": "application/json"})
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(pool or self._calls, call)
+        except (PodmanError, RequestException) as error:
+            raise _unreachable(_root_cause(error)) from error
+        # 304: it is so already.
+        if answer.status_code >= 400 and answer.status_code not in allow:
+            raise _refusal(answer)
+        return answer
+
+
+def _unreachable(why: str) -> Transient:
+    return Transient(Reason.ENGINE_UNREACHABLE, f"podman cannot be asked: {why}")
+
+
+def _root_cause(error: BaseException) -> str:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__
+
+
+def _refusal(answer: Response) -> EngineError:
+    try:
+        message = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return EngineError(Failure.GARBLED, f"podman answered {answer.status_code} without a reason")
+    kind = next((kind for text, kind in _KINDS if message.endswith(text)), "REFUSED")
+    return EngineError(Failure[kind], message)
+
+
+def _text_of(answer: Response, key: str) -> str:
+    try:
+        return str(answer.json()[key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
+
+
+def _unframed(stream: bytes) -> bytes:
+    """The text of a multiplexed log: each piece follows 8 bytes, its stream and, big-endian, its length."""
+    pieces = []
+    while len(stream) >= 8:
+        (length,) = struct.unpack(">I", stream[4:8])
+        pieces.append(stream[8 : 8 + length])
+        stream = stream[8 + length :]
+    return b"".join(pieces)
+
+
+def _observation(entry: dict[str, Any]) -> ContainerObservation:
+    state = _STATES.get(entry["State"], ContainerState.UNKNOWN)
+    ended = _moment(entry["ExitedAt"])
+    return ContainerObservation(
+        id=entry["Id"],
+        name=entry["Names"][0],
+        image=entry["Image"],
+        state=state,
+        exit_code=None if ended is None and state is not ContainerState.EXITED else entry["ExitCode"],
+        pid=entry["Pid"],
+        labels=entry["Labels"] or {},
+        ports=tuple(_published(port) for port in entry["Ports"] or ()),
+        networks=tuple(entry["Networks"] or ()),
+        created_at=datetime.fromisoformat(entry["Created"]),
+        started_at=_moment(entry["StartedAt"]),
+        ended_at=ended,
+    )
+
+
+def _moment(seconds: int) -> datetime | None:
+    """Go's zero time lies before the epoch and means never."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+
+
+def _published(port: dict[str, Any]) -> str:
+    host, container, count = port["host_port"], port["container_port"], port.get("range") or 1
+    last = count - 1
+    span = f"{host}->{container}" if last == 0 else f"{host}-{host + last}->{container}-{container + last}"
+    return f"{port['host_ip'] or '0.0.0.0'}:{span}/{port['protocol']}"  # noqa: S104  # it is shown, not bound

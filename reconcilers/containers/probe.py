@@ -1,0 +1,123 @@
+"""Finds out when a container is ready: when it listens on the port of each of its routes.
+
+The kernel's table of listening sockets in the container's own network
+namespace (proc(5), /proc/<pid>/net/tcp) is exact and costs the container
+nothing: no connection is made, and rootlessport, which accepts connections for
+containers that do not listen yet, is not in the way. Where the table cannot be
+read, or is the host's, a connection decides that is not closed at once.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconcilers.containers.model import ContainerObservation, Observation
+
+_LISTEN = "0A"
+# Each 32 bit word is in the host's byte order.
+_LOOPBACK = re.compile("(0000000000000000FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How often a starting container is looked at, in seconds."""
+
+    first: float = 0.002
+    most: float = 0.25
+    growth: float = 1.3
+    connect: float = 1.0
+    """The longest wait for an answer, where a connection has to be made."""
+    closed_within: float = 0.05
+    """A connection that lasts so long has somebody at its other end."""
+
+
+class Prober:
+    """Which containers are ready. Once ready, a container stays so for as long as its process runs."""
+
+    def __init__(self, node: str, settings: ProbeSettings) -> None:
+        self._node = node
+        self._settings = settings
+        self._listeners: list[Callable[[str], None]] = []
+        self._pids: dict[str, int] = {}
+        self._ready: set[str] = set()
+        self._arrivals: asyncio.Queue[ContainerObservation] = asyncio.Queue()
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Has `listener` called with the service's name when one of its containers became ready."""
+        self._listeners.append(listener)
+
+    @property
+    def ready(self) -> frozenset[str]:
+        """The ids of the containers that are ready."""
+        return frozenset(self._ready)
+
+    def follow(self, _: Observation | None, observation: Observation | None) -> None:
+        """Takes note of what runs now; an unknown picture changes nothing."""
+        if observation is None:
+            return
+        running = {c.id: c for c in observation if c.running and c.owned_by(self._node)}
+        self._ready &= running.keys()
+        for container_id, container in running.items():
+            if self._pids.get(container_id) != container.pid:
+                self._ready.discard(container_id)
+                if container.routes:
+                    self._arrivals.put_nowait(container)
+                else:
+                    self._ready.add(container_id)
+        self._pids = {container_id: container.pid for container_id, container in running.items()}
+
+    async def run(self) -> None:
+        """Probes what starts until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                container = await self._arrivals.get()
+                tasks.create_task(self._watch(container), name=f"probe-{container.name}")
+
+    async def _watch(self, container: ContainerObservation) -> None:
+        pause = self._settings.first
+        while self._pids.get(container.id) == container.pid:
+            if await self._listens(container):
+                if self._pids.get(container.id) == container.pid:
+                    self._ready.add(container.id)
+                    for listener in self._listeners:
+                        listener(container.service)
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * self._settings.growth, self._settings.most)
+
+    async def _listens(self, container: ContainerObservation) -> bool:
+        ports = {served.port for served in container.routes}
+        if container.networks:
+            try:
+                return ports <= listening_ports(container.pid)
+            except OSError:
+                # It just ended, or its table is hidden from us.
+                pass
+        return all([await self._accepts(port) for port in sorted(ports)])
+
+    async def _accepts(self, port: int) -> bool:
+        writer = None
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except (OSError, TimeoutError):
+            return False
+        try:
+            async with asyncio.timeout(self._settings.closed_within):
+                return await reader.read(1) != b""
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        finally:
+            writer.transport.abort()
+
+
+def listening_ports(pid: int) -> set[int]:
+    """The TCP ports that can be reached from outside the process's network namespace. Raises OSError."""
+    tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
+    entries = (line.split() for table in tables for line in table.splitlines()[1:])
+    addresses = (entry[1].split(":") for entry in entries if entry[3] == _LISTEN)
+    return {int(port, 16) for address, port in addresses if not _LOOPBACK.fullmatch(address)}

@@ -1,0 +1,148 @@
+"""Writes down what is observed of each component, as soon as it is observed.
+
+It waits for no worker: a container that became ready is in the registry, and
+with that on the way to its route, while others are still being created. What
+is written follows from the picture alone, so that it can be written again at
+any time; only the count of restarts is remembered rather than seen.
+"""
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from api.errors import RegistryUnavailable
+from api.service import Component, ContainerState, Service
+from api.spec import container_name
+from reconcilers.base import Clock, Registry, Transient
+from reconcilers.containers.actions import Start
+from reconcilers.containers.model import ContainerObservation
+from reconcilers.containers.picture import Picture
+from reconcilers.containers.plan import World
+from reconcilers.containers.probe import Prober
+from reconcilers.containers.restarts import RestartBackoff
+
+log = structlog.get_logger("containers")
+
+_RETRY = 1.0
+"""Seconds until a registry that could not be written is tried again."""
+
+
+class ContainerRegistry(Registry, Protocol):
+    """What this reconciler reads beside what every one may."""
+
+    async def service(self, name: str) -> Service | None:
+        """The service, or None. Raises RegistryUnavailable."""
+        ...
+
+
+def observed(service: Service, world: World, backoff: RestartBackoff) -> tuple[Component, ...]:
+    """The service's components as they are: those that it is to have, then others that are still there."""
+    containers = {c.component: c for c in world.observation.owned(world.node, service.name)}
+    names = dict.fromkeys([*(component.name for component in service.spec.components), *containers])
+    return tuple(_observed(service, name, containers.get(name), world, backoff) for name in names)
+
+
+def _observed(
+    service: Service, name: str, container: ContainerObservation | None, world: World, backoff: RestartBackoff
+) -> Component:
+    known = service.component(name)
+    if container is None:
+        # Its id stays: a container that is gone is something else than one that never was.
+        blank = known or Component(name=name, container_name=container_name(service.name, name))
+        gone = {"state": ContainerState.MISSING, "ready": False, "ports": (), "exit_code": None, "message": ""}
+        return blank.model_copy(update=gone)
+    ready = container.id in world.ready
+    return Component(
+        name=name,
+        container_name=container.name,
+        container_id=container.id,
+        image=container.image,
+        state=container.state,
+        ready=ready,
+        generation=container.generation,
+        ports=container.routes,
+        restarts=backoff.counted(known, container, world.now),
+        exit_code=container.exit_code,
+        started_at=container.started_at,
+        message=_message(container, ready=ready),
+    )
+
+
+def _message(container: ContainerObservation, *, ready: bool) -> str:
+    match container.state:
+        case ContainerState.EXITED:
+            return f"exited with {container.exit_code}"
+        case ContainerState.RUNNING if not ready:
+            return "does not listen yet"
+        case _:
+            return ""
+
+
+class Recorder:
+    """Keeps the registry's components as the picture shows them."""
+
+    def __init__(
+        self,
+        registry: ContainerRegistry,
+        picture: Picture,
+        prober: Prober,
+        node: str,
+        backoff: RestartBackoff,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._picture = picture
+        self._prober = prober
+        self._node = node
+        self._backoff = backoff
+        self._clock = clock
+        self._names: dict[str, None] = {}
+        self._touched = asyncio.Event()
+        # The count of restarts is read, raised and written.
+        self._writing = asyncio.Lock()
+
+    def touch(self, service: str) -> None:
+        """Has the service's components written soon."""
+        self._names[service] = None
+        self._touched.set()
+
+    async def run(self) -> None:
+        """Writes what was touched until it is cancelled."""
+        while True:
+            await self._touched.wait()
+            self._touched.clear()
+            names, self._names = self._names, {}
+            for name in names:
+                await self._record(name)
+
+    async def restarting(self, service: str, start: Start) -> None:
+        """Counts a start before it is made, so that one which ends the agent is counted too."""
+        async with self._writing:
+            found = await self._registry.service(service)
+            known = found.component(start.component) if found else None
+            if known is not None and known.restarts != start.restarts:
+                counted = known.model_copy(update={"restarts": start.restarts, "container_id": start.container_id})
+                await self._registry.record_component(service, counted)
+
+    async def _record(self, name: str) -> None:
+        try:
+            async with self._writing:
+                await self._write(name)
+        except RegistryUnavailable as error:
+            log.warning("observation_not_written", service=name, error=error.message)
+            asyncio.get_running_loop().call_later(_RETRY, self.touch, name)
+        except Transient:
+            pass  # Unknown is not written over what was known; the picture's return touches all again.
+
+    async def _write(self, name: str) -> None:
+        service = await self._registry.service(name)
+        if service is None:
+            return
+        world = World(self._node, self._picture.current(), self._prober.ready, self._clock())
+        components = observed(service, world, self._backoff)
+        for component in components:
+            if component != service.component(component.name):
+                await self._registry.record_component(name, component)
+        for name_gone in {c.name for c in service.components} - {c.name for c in components}:
+            await self._registry.forget_component(name, name_gone)

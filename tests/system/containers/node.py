@@ -1,0 +1,161 @@
+"""The containers reconciler alone on a real podman: its driver and a real registry, with ports given by the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from podman import PodmanClient
+
+from api.conditions import Condition, ConditionType, Reason
+from api.resolve import Defaults
+from api.service import Component, Finalizer, Service
+from api.spec import ServiceSpec
+from controller.driver import Driver, DriverSettings
+from controller.metrics import Metrics
+from controller.queue import Backoff, WorkQueue
+from controller.registry import ChangeKind, Registry, utc_now
+from reconcilers.containers.picture import Picture, PictureSettings
+from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.probe import Prober, ProbeSettings
+from reconcilers.containers.reconciler import Containers
+from reconcilers.containers.restarts import RestartBackoff
+from stack.podman import PodmanHost
+from stack.web import free_port
+
+QUICK = RestartBackoff(first=timedelta(seconds=1), most=timedelta(seconds=2), quiet=timedelta(minutes=10))
+
+
+class Node:
+    """A running reconciler. `podman` is the engine itself, seen from the outside."""
+
+    def __init__(
+        self, host: PodmanHost, registry: Registry, containers: Containers, queue: WorkQueue, defaults: Defaults
+    ) -> None:
+        self.host = host
+        self.registry = registry
+        self.containers = containers
+        self.queue = queue
+        self.defaults = defaults
+
+    async def apply(self, spec: ServiceSpec) -> Service:
+        """Stores the definition and gives a port to each route that has none, as the ports reconciler would."""
+        service, _ = await self.registry.apply(spec, actor="test")
+        for component in spec.components:
+            for route in component.routes:
+                given = service.port(component.name, route.key)
+                if given is None or given.contested:
+                    await self.registry.allocate_port(service.name, component.name, route.key, free_port())
+        return await self.service(spec.name)
+
+    async def delete(self, name: str) -> None:
+        """Has it deleted, its routes being gone already."""
+        await self.registry.request_deletion(name, actor="test")
+        await self.registry.remove_finalizer(name, Finalizer.ROUTES)
+
+    async def service(self, name: str) -> Service:
+        """The service, which exists."""
+        service = await self.registry.service(name)
+        assert service is not None
+        return service
+
+    async def component(self, name: str, component: str = "web") -> Component:
+        """What is known of the component."""
+        found = (await self.service(name)).component(component)
+        assert found is not None
+        return found
+
+    async def until(self, name: str, holds: Callable[[Service], bool], seconds: float = 20) -> Service:
+        """The service once `holds` says so of it."""
+        service = await self.service(name)
+        async with asyncio.timeout(seconds), self.registry.subscribe() as changes:
+            service = await self.service(name)
+            while not holds(service):
+                await anext(changes)
+                service = await self.service(name)
+        return service
+
+    async def until_reason(self, name: str, reason: Reason, seconds: float = 20) -> Condition:
+        """The condition of the current generation once it has that reason."""
+
+        def holds(service: Service) -> bool:
+            condition = service.condition(ConditionType.CONTAINERS_RUNNING)
+            now = (condition.reason, condition.observed_generation) if condition else None
+            return now == (reason, service.generation)
+
+        service = await self.until(name, holds, seconds)
+        condition = service.condition(ConditionType.CONTAINERS_RUNNING)
+        assert condition is not None
+        return condition
+
+    async def until_ready(self, name: str, seconds: float = 20) -> Service:
+        """The service once all that it should run is ready."""
+        await self.until_reason(name, Reason.CONVERGED, seconds)
+        return await self.service(name)
+
+    def podman(self, *args: str) -> str:
+        """What podman's command line prints."""
+        return self.host.run(*args).strip()
+
+    def inspect(self, name: str, template: str) -> str:
+        """One thing that podman knows of a container."""
+        return self.podman("inspect", "--format", template, name)
+
+    def names(self, service: str) -> list[str]:
+        """The names of the containers that carry the service's label."""
+        label = f"label=net.metacircular.mcp.service={service}"
+        return sorted(self.podman("ps", "--all", "--filter", label, "--format", "{{.Names}}").split())
+
+
+@asynccontextmanager
+async def running_node(
+    host: PodmanHost, folder: Path, *, socket: Path | None = None, backoff: RestartBackoff = QUICK, **engine: float
+) -> AsyncIterator[Node]:
+    """A node named after the test's folder; its registry lasts in there."""
+    name = f"n{quote(folder.name).lower()}"[:40].rstrip("-_")
+    registry = await Registry.open(f"sqlite:///{folder / 'registry.db'}", name)
+    queue = WorkQueue((metrics := Metrics(["containers"])).reconciler("containers").queue)
+    settings = replace(EngineSettings(str(socket or host.socket)), **engine)
+    client = Engine(settings)
+    defaults = Defaults(network=host.network, service_root=str(folder / "srv"))
+    containers = Containers(
+        registry=registry,
+        engine=client,
+        picture=Picture(client, name, PictureSettings(relist=5.0, reconnect=0.5)),
+        prober=Prober(name, ProbeSettings()),
+        node=name,
+        defaults=defaults,
+        backoff=backoff,
+        clock=utc_now,
+        wake=queue.add,
+    )
+    driver_settings = DriverSettings(transient=Backoff(0.1, 1.0), terminal=Backoff(0.5, 1.0))
+    driver = Driver(containers, registry, queue, metrics.reconciler("containers"), driver_settings)
+    tasks = [asyncio.create_task(part) for part in (containers.run(), driver.run(), _wakes(registry, queue))]
+    for service in await registry.services():
+        queue.add(service.name)
+    try:
+        yield Node(host, registry, containers, queue, defaults)
+    finally:
+        queue.shut_down()
+        await asyncio.wait(tasks[1:2], timeout=10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        client.close()
+        await registry.close()
+
+
+async def _wakes(registry: Registry, queue: WorkQueue) -> None:
+    async with registry.subscribe() as changes:
+        async for change in changes:
+            if change.kind in (ChangeKind.SPEC, ChangeKind.FINALIZER, ChangeKind.PORTS):
+                queue.add(change.service)
+
+
+def client_of(host: PodmanHost) -> PodmanClient:
+    """The engine, as podman-py gives it."""
+    return PodmanClient(base_url=host.url)
