@@ -3,7 +3,6 @@
 import sqlite3
 from typing import Final
 
-import psycopg
 from sqlalchemy.exc import DBAPIError
 
 _SQLITE: Final = {
@@ -39,22 +38,19 @@ _AGAIN: Final = ("40", "08", "57P", "23")
 
 def reason(error: DBAPIError) -> str:
     """Why, without the statement and without secrets."""
-    match error.orig:
-        case sqlite3.Error() as origin:
-            code = getattr(origin, "sqlite_errorcode", 0)
-            return _SQLITE.get(code & 0xFF, _first_line(origin))
-        case psycopg.Error(sqlstate=str(state)) as origin:
-            return _POSTGRES.get(state, _first_line(origin))
-        case origin:
-            return _first_line(origin)
+    # An extended code, such as "read-only because the file was moved", has the plain one in its low byte.
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return _SQLITE.get(sqlite_code) or _POSTGRES.get(_sqlstate(error)) or _first_line(error.orig)
 
 
 def worth_another_try(error: DBAPIError) -> bool:
     """Whether the transaction, which did not commit, is tried again at once; SQLite waited already."""
-    if not isinstance(error.orig, psycopg.Error):
-        return False
-    state = error.orig.sqlstate
-    return error.connection_invalidated or (state is not None and state.startswith(_AGAIN))
+    return error.connection_invalidated or _sqlstate(error).startswith(_AGAIN)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code for what happened; empty where the server said nothing, and with SQLite."""
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _first_line(error: BaseException | None) -> str:

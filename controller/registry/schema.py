@@ -3,11 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from api.errors import RegistryUnavailable
 
@@ -25,15 +21,35 @@ def migrate(connection: Connection, name: str) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
-    current = MigrationContext.configure(connection).get_current_revision()
+    known = known_revisions()
+    current = _current(connection)
+    if current == known[-1]:
+        return
     if current is not None and current not in known:
         raise RegistryUnavailable(
             f'{name} was written by a newer version of MCP (schema "{current}", this one knows up to '
-            f'"{scripts.get_current_head()}"): install that version again'
+            f'"{known[-1]}"): install that version again'
         )
-    if current != scripts.get_current_head():
-        command.upgrade(config, "head")
+    _upgrade(connection)
+
+
+def known_revisions() -> list[str]:
+    """All revisions, oldest first, told by their files' names."""
+    return sorted(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return version
+
+
+def _upgrade(connection: Connection) -> None:
+    # Only faster: an agent that starts again has nothing to migrate, and saves 10 MB.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, "head")

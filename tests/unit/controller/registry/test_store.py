@@ -135,6 +135,20 @@ def _execute(transaction: Transaction, statement: str) -> None:
     transaction.session.execute(text(statement))
 
 
+async def test_a_full_disk_is_told_and_takes_nothing_with_it(sqlite):
+    store = await Store.open(sqlite)
+    await store.run(lambda transaction: _execute(transaction, "CREATE TABLE t (x)"), Mode.DURABLE)
+    await store.run(lambda transaction: _execute(transaction, "PRAGMA max_page_count = 60"), Mode.READ)
+    with pytest.raises(RegistryUnavailable, match="the disk is full"):
+        await store.run(
+            lambda transaction: _execute(transaction, "INSERT INTO t VALUES (zeroblob(1000000))"), Mode.DURABLE
+        )
+    await store.run(lambda transaction: _execute(transaction, "INSERT INTO t VALUES (1)"), Mode.DURABLE)
+    count = text("SELECT count(*) FROM t")
+    assert await store.run(lambda transaction: transaction.session.scalar(count), Mode.READ) == 1
+    await store.close()
+
+
 async def test_a_lock_of_another_process_is_told_and_passes(sqlite, tmp_path: Path):
     registry = await Registry.open(sqlite, "rift")
     other = sqlite3.connect(tmp_path / "state" / "registry.db", isolation_level=None)
