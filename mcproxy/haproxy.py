@@ -39,7 +39,6 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
 _BACKEND_FAULTS = {"SC", "sC", "SH", "PH"}
 _LOG_LINE = re.compile(r"(?P<backend>\S+) (?P<state>\S\S)\S*\s*$")
 
-
 _T = TypeVar("_T")
 
 
@@ -115,6 +114,7 @@ class HAProxy:
                 self._binary, "-c", "-f", str(config), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
             )
             _, output = await process.communicate()
+            config.unlink()
             if process.returncode == 0:
                 return None
             reasons = filter(None, map(alert, output.decode(errors="replace").splitlines()))
@@ -172,6 +172,7 @@ class HAProxy:
         self._runtime.replace(self._runtime.config, rendered.config.encode())
         self._forget_notes()
         self._alerts.clear()
+        self._master_ready.clear()
         command = [
             *("setpriv", "--pdeathsig", "KILL"),
             *("flock", "--no-fork", "--wait", str(_LOCK_WAIT), "--conflict-exit-code", str(_LOCK_HELD)),
@@ -268,7 +269,7 @@ class HAProxy:
             except OSError:
                 return
             await asyncio.sleep(0.001)
-        raise ConfigRefused("the old worker does not stop accepting")
+        log.warning("the old worker does not stop accepting", generation=generation)
 
     def _noted(self, message: str) -> None:
         if "READY=1" in message:

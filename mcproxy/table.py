@@ -94,15 +94,15 @@ class Table:
         """Applies what HAProxy takes of the batch, and fails the rest with its reason."""
         target = self.state
         for change, done in batch:
-            if done.done():
-                continue
-            candidate = change(target)
-            reason = await self._data_plane.check(candidate)
-            if reason is None:
-                target = candidate
+            try:
+                candidate = change(target)
+                if reason := await self._data_plane.check(candidate):
+                    raise InvalidArgument(f"HAProxy refuses this: {reason}")
+            except Refused as error:
+                _settle(done, error)
             else:
-                _settle(done, InvalidArgument(f"HAProxy refuses this: {reason}"))
-        if target != self.state or all(not done.done() for _, done in batch):
+                target = candidate
+        if target != self.state:
             try:
                 await self._data_plane.apply(target)
             except ConfigRefused as error:

@@ -31,7 +31,7 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What a backend said. `certain` is False when nobody was there to ask."""
+    """What a backend said. `certain` is False when nobody answered."""
 
     upstream: Upstream
     certain: bool
@@ -84,13 +84,14 @@ async def _resolve(host: str, port: int) -> str:
 
 
 async def _speaks_h2c(address: str, port: int, *, proxied: bool) -> bool:
-    """Whether the backend answers an HTTP/2 preface with a SETTINGS frame. Raises OSError when it is not there."""
+    """Whether the backend answers an HTTP/2 preface with a SETTINGS frame. Raises OSError when it says nothing."""
     reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_TIMEOUT)
     try:
         writer.write((_LOCAL_HEADER if proxied else b"") + _PREFACE)
         header = await asyncio.wait_for(reader.readexactly(9), _ANSWER_TIMEOUT)
-    except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-        return False
+    except asyncio.IncompleteReadError as error:
+        # What accepts and hangs up without a word may be a forwarder whose backend is not up yet.
+        raise ConnectionError("closed without an answer") from error
     finally:
         writer.close()
     return header[3] == _SETTINGS_FRAME and header[5:] == bytes(4)
