@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from api import metadata
+from api.complaints import complaints
 from api.control_plane import DEFAULT_EVENTS, ControlPlane
 from api.errors import InvalidSpec, McpError
 from api.gen.mcp.v1 import control_plane_pb2 as pb
@@ -118,16 +119,8 @@ def _spec(request: pb.ApplyServiceRequest) -> ServiceSpec:
     try:
         return from_wire(request.spec, ServiceSpec)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidSpec(field_path(first["loc"]), first["msg"]) from error
-
-
-def field_path(location: tuple[int | str, ...]) -> str:
-    """A path such as `components[0].routes[1].port` from pydantic's tuple."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
+        first = complaints(error)[0]
+        raise InvalidSpec(first.field, first.message) from error
 
 
 def _actor(context: Context) -> str:

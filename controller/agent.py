@@ -40,7 +40,7 @@ class Agent:
         self._resync_seconds = resync_seconds
         self._stop_seconds = stop_seconds
 
-    async def run(self, started: Callable[[], None], stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop`; a defect in any loop ends the agent, for whoever started it to start it again.
 
         On the way out it finishes what was begun, within `stop_seconds`; what
@@ -59,7 +59,6 @@ class Agent:
                 *[group.create_task(run(), name=name) for name, run in self._loops.watchers.items()],
             ]
             drivers = [group.create_task(driver.run(), name=driver.reconciler.name) for driver in self._loops.drivers]
-            started()
             notify("READY=1")
             log.info("started")
             await stop.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # missing in the stubs only
 from grpc_reflection.v1alpha import reflection
 
 from api.client import MAX_MESSAGE_BYTES

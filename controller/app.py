@@ -1,0 +1,217 @@
+"""The composition root: the one place that knows every part of an agent and puts them together."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from api.errors import Refused
+from api.service import Service
+from controller import listen
+from controller.agent import Agent, Loops, Task
+from controller.control_plane import LocalControlPlane
+from controller.driver import Driver, DriverSettings
+from controller.http import HttpServer
+from controller.inspect import Inspector, Look
+from controller.logs import configure
+from controller.metrics import Metrics
+from controller.preview import Preview
+from controller.queue import WorkQueue
+from controller.registry import Registry, utc_now
+from controller.rollouts import Rollouts
+from controller.settings import Settings
+from controller.wakes import ALL, Wakes
+from reconcilers.base import Reconciler
+from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
+from reconcilers.certs.reconciler import Certs, CertSettings
+from reconcilers.containers.picture import Picture, PictureSettings
+from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.probe import Prober, ProbeSettings
+from reconcilers.containers.reconciler import Containers
+from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.ports.reconciler import Ports, PortSettings
+from reconcilers.routes.mcproxy import McProxy
+from reconcilers.routes.reconciler import Routes
+
+_SCRAPE_PATIENCE = 5.0
+"""Seconds that a scrape or a health check waits for the loop."""
+
+_API_LIFETIME = timedelta(days=365)
+
+
+def serve(settings: Settings) -> None:
+    """Runs an agent until SIGTERM or SIGINT. Raises McpError where it cannot start."""
+    configure(settings.log.level, settings.log.format)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        registry = await Registry.open(settings.registry_url, settings.node)
+        stack.push_async_callback(registry.close)
+        ca = await _open_ca(settings)
+        outside = await stack.enter_async_context(_outside(settings))
+        metrics = Metrics(ALL)
+        queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
+        node = _assemble(settings, registry, ca, outside, {name: queue.add for name, queue in queues.items()})
+        inspector = Inspector(settings.node, registry, outside.parts, utc_now())
+        plane = LocalControlPlane(
+            settings.node,
+            registry,
+            settings.defaults,
+            Preview(node.reconcilers),
+            partial(outside.engine.containers, settings.node),
+            inspector.status,
+        )
+        api = await listen.start(plane, Path(settings.api.socket), await _tls(settings, ca))
+        # Streams last as long as their callers: they are told to come back rather than waited for.
+        stack.push_async_callback(api.stop, 0)
+        metrics.watch_services(partial(_services, loop, registry))
+        ready = partial(_problem, loop, inspector)
+        stack.enter_context(HttpServer(settings.metrics.listen, metrics.app(), ready))
+        loops = Loops(
+            drivers=_drivers(settings, node.reconcilers, registry, queues, metrics),
+            watchers=node.watchers,
+            wakes=Wakes(queues, registry),
+            rollouts=Rollouts(registry, metrics),
+        )
+        agent = Agent(
+            registry, loops, resync_seconds=settings.loop.resync_seconds, stop_seconds=settings.loop.stop_seconds
+        )
+        await agent.run(stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What the agent acts on."""
+
+    engine: Engine
+    proxy: McProxy | None
+
+    @property
+    def parts(self) -> Mapping[str, Look]:
+        """How each is looked at."""
+        parts: dict[str, Look] = {"podman": self._look_at_engine}
+        if self.proxy is not None:
+            parts["mc-proxy"] = partial(_look_at_proxy, self.proxy)
+        return parts
+
+    async def _look_at_engine(self) -> str:
+        return f"version {await self.engine.ping()}"
+
+
+async def _look_at_proxy(proxy: McProxy) -> str:
+    listeners = (await proxy.listing()).listeners
+    return f"listens on {', '.join(sorted(listeners)) or 'nothing'}"
+
+
+@asynccontextmanager
+async def _outside(settings: Settings) -> AsyncIterator[_Outside]:
+    engine = Engine(EngineSettings(settings.podman.socket, timeout=settings.podman.timeout_seconds))
+    proxy = McProxy(settings.mcproxy.socket) if settings.mcproxy.socket else None
+    try:
+        yield _Outside(engine, proxy)
+    finally:
+        engine.close()
+        if proxy is not None:
+            await proxy.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """The reconcilers, in the order in which they come to do something, and what keeps their pictures true."""
+
+    reconcilers: tuple[Reconciler, ...]
+    watchers: Mapping[str, Task]
+
+
+def _assemble(
+    settings: Settings,
+    registry: Registry,
+    ca: EmbeddedCa,
+    outside: _Outside,
+    wake: Mapping[str, Callable[[str], None]],
+) -> _Node:
+    defaults = settings.defaults
+    ports = Ports(registry, defaults, PortSettings(settings.ports.low, settings.ports.high))
+    lifetime = timedelta(days=settings.certs.lifetime_days)
+    certs = Certs(registry, ca, CertSettings(Path(settings.mcproxy.cert_dir), lifetime), defaults, utc_now)
+    picture = Picture(outside.engine, settings.node, PictureSettings(relist=settings.podman.relist_seconds))
+    containers = Containers(
+        registry,
+        outside.engine,
+        picture,
+        Prober(settings.node, ProbeSettings()),
+        settings.node,
+        defaults,
+        RestartBackoff(
+            timedelta(seconds=settings.restarts.first_seconds),
+            timedelta(seconds=settings.restarts.most_seconds),
+            timedelta(seconds=settings.restarts.quiet_seconds),
+        ),
+        utc_now,
+        wake["containers"],
+    )
+    routes = Routes(registry, outside.proxy, defaults, timedelta(seconds=settings.mcproxy.interval_seconds))
+    return _Node(
+        reconcilers=(ports, certs, containers, routes),
+        watchers={
+            "containers-watch": containers.run,
+            "certs-watch": partial(certs.watch, wake["certs"]),
+            "routes-watch": partial(routes.watch, wake["routes"]),
+        },
+    )
+
+
+def _drivers(
+    settings: Settings,
+    reconcilers: tuple[Reconciler, ...],
+    registry: Registry,
+    queues: Mapping[str, WorkQueue],
+    metrics: Metrics,
+) -> tuple[Driver, ...]:
+    how = DriverSettings(workers=settings.loop.workers)
+    return tuple(
+        Driver(reconciler, registry, queues[reconciler.name], metrics.reconciler(reconciler.name), how)
+        for reconciler in reconcilers
+    )
+
+
+async def _open_ca(settings: Settings) -> EmbeddedCa:
+    try:
+        return await asyncio.to_thread(EmbeddedCa.open, Path(settings.state_dir) / "ca", settings.node, utc_now)
+    except CaUnusable as error:
+        raise Refused(str(error)) from error
+
+
+async def _tls(settings: Settings, ca: EmbeddedCa) -> listen.Tls | None:
+    if not settings.api.listen:
+        return None
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = await ca.issue("localhost", key, _API_LIFETIME)
+    pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
+    return listen.Tls(settings.api.listen, pem, private_pem(key))
+
+
+def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...]:
+    """All services, for a scraper's thread."""
+    return asyncio.run_coroutine_threadsafe(registry.services(), loop).result(_SCRAPE_PATIENCE)
+
+
+def _problem(loop: asyncio.AbstractEventLoop, inspector: Inspector) -> str | None:
+    """What keeps the agent from its work, for a health check's thread."""
+    try:
+        return asyncio.run_coroutine_threadsafe(inspector.problem(), loop).result(_SCRAPE_PATIENCE)
+    except TimeoutError:
+        return f"the agent's loop did not answer within {_SCRAPE_PATIENCE:g} s"

@@ -1,0 +1,65 @@
+"""Asks the agent's parts how they are: for `mcp status`, and for whoever asks whether the agent is ready."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
+
+from api.conditions import ConditionType, Status
+from api.errors import RegistryUnavailable
+from api.service import NodeStatus, PartStatus, Service
+from controller.registry import Registry
+from reconcilers.base import Terminal, Transient
+
+Look = Callable[[], Awaitable[str]]
+"""Says in a few words what a part is; raises Transient, Terminal or RegistryUnavailable where it does not answer."""
+
+_PATIENCE = 2.0
+"""Seconds that a part has to answer."""
+
+
+class Inspector:
+    """Looks at the registry and at each named part, side by side."""
+
+    def __init__(self, node: str, registry: Registry, parts: Mapping[str, Look], started_at: datetime) -> None:
+        self._node = node
+        self._registry = registry
+        self._parts: Mapping[str, Look] = {"registry": self._ping_registry, **parts}
+        self._started_at = started_at
+
+    async def status(self) -> NodeStatus:
+        """The agent and what it depends on. Raises RegistryUnavailable."""
+        services = await self._registry.services()
+        parts = await asyncio.gather(*(_look(name, look) for name, look in self._parts.items()))
+        return NodeStatus(
+            node=self._node,
+            version=version("metacircular-mcp"),
+            started_at=self._started_at,
+            services=len(services),
+            ready=sum(_is_ready(service) for service in services),
+            parts=tuple(parts),
+        )
+
+    async def problem(self) -> str | None:
+        """What keeps the agent from its work, in one sentence; None: nothing."""
+        parts = await asyncio.gather(*(_look(name, look) for name, look in self._parts.items()))
+        return next((f"{part.name}: {part.detail}" for part in parts if not part.reachable), None)
+
+    async def _ping_registry(self) -> str:
+        await self._registry.ping()
+        return "answers"
+
+
+async def _look(name: str, look: Look) -> PartStatus:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return PartStatus(name=name, reachable=True, detail=await look())
+    except TimeoutError:
+        return PartStatus(name=name, reachable=False, detail=f"does not answer within {_PATIENCE:g} s")
+    except (Transient, Terminal, RegistryUnavailable) as failure:
+        return PartStatus(name=name, reachable=False, detail=failure.message)
+
+
+def _is_ready(service: Service) -> bool:
+    ready = service.condition(ConditionType.READY)
+    return ready is not None and ready.status is Status.TRUE
