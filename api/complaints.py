@@ -21,16 +21,22 @@ from api.spec import BuildSpec, ComponentSpec, Name, RouteSpec, ServiceSpec, Sna
 _Location = tuple[int | str, ...]
 _Context = Mapping[str, Any]
 
-_HEADERS: Mapping[type[BaseModel], tuple[str, str]] = {
+Tables = Mapping[type[BaseModel], tuple[str, str]]
+"""What each table of a document is called, and where its fields are written; the document itself comes first."""
+
+DEFINITION: Tables = {
     ServiceSpec: ("a service", "at the top, before the first table"),
     BuildSpec: ("[build]", "in [build]"),
     SnapshotSpec: ("[snapshot]", "in [snapshot]"),
     ComponentSpec: ("a component", "in [[components]]"),
     RouteSpec: ("a route", "in [[components.routes]]"),
 }
-"""What each table is called, and where its fields are written."""
-
-_EXAMPLES = {"name": 'name = "web"', "port": "port = 8443", "components": '[[components]] with a name = "web"'}
+_EXAMPLES = {
+    "name": 'name = "web"',
+    "port": "port = 8443",
+    "components": '[[components]] with a name = "web"',
+    "address": 'address = "unix:///run/mcp/agent.sock"',
+}
 
 
 def _pattern(annotated: Any) -> str:
@@ -59,7 +65,9 @@ class Complaint:
         return field_path(_short(part) if isinstance(part, str) else part for part in self.location)
 
 
-def complaints(error: ValidationError, document: Mapping[str, Any] | None = None) -> tuple[Complaint, ...]:
+def complaints(
+    error: ValidationError, document: Mapping[str, Any] | None = None, tables: Tables = DEFINITION
+) -> tuple[Complaint, ...]:
     """All that is wrong, in the order found; `document` is what was validated, as its author wrote it."""
     found = []
     for details in error.errors(include_url=False):
@@ -67,17 +75,17 @@ def complaints(error: ValidationError, document: Mapping[str, Any] | None = None
         if details["type"] == "too_short" and details["input"]:
             continue
         value = details["input"] if document is None else _value_at(document, details["loc"])
-        found.append(Complaint(details["loc"], _sentence(details, value)))
+        found.append(Complaint(details["loc"], _sentence(details, value, tables)))
     return tuple(found)
 
 
-def _sentence(details: ErrorDetails, value: Any) -> str:
+def _sentence(details: ErrorDetails, value: Any, tables: Tables) -> str:
     kind, location, context = details["type"], details["loc"], details.get("ctx", {})
     shown = _shown(value, location)
     if kind == "missing":
-        return _missing(location)
+        return _missing(location, tables)
     if kind == "extra_forbidden":
-        return _unknown_key(location)
+        return _unknown_key(location, tables)
     if kind == "value_error":
         # A validator of one text says what that text is not; one of a table speaks for itself.
         return f"{shown} {context['error']}" if isinstance(value, str) else str(context["error"])
@@ -124,18 +132,18 @@ def _hint(kind: str, value: Any) -> str:
     return ""
 
 
-def _missing(location: _Location) -> str:
+def _missing(location: _Location, tables: Tables) -> str:
     field = str(location[-1])
-    owner, _ = _HEADERS[_model_at(location[:-1])]
+    owner, _ = tables[_model_at(location[:-1], tables)]
     return f"is missing: {owner} needs it, for example {_EXAMPLES.get(field, field)}"
 
 
-def _unknown_key(location: _Location) -> str:
+def _unknown_key(location: _Location, tables: Tables) -> str:
     key = str(location[-1])
-    model = _model_at(location[:-1])
-    owner, _ = _HEADERS[model]
+    model = _model_at(location[:-1], tables)
+    owner, _ = tables[model]
     sentence = f"is not a field of {owner}"
-    elsewhere = [place for other, (_, place) in _HEADERS.items() if other is not model and key in other.model_fields]
+    elsewhere = [place for other, (_, place) in tables.items() if other is not model and key in other.model_fields]
     close = difflib.get_close_matches(key[:_SHOWN], model.model_fields, n=1, cutoff=0.6)
     if elsewhere:
         return f"{sentence}: it belongs {' or '.join(elsewhere)}"
@@ -182,11 +190,11 @@ def _value_at(document: Any, location: _Location) -> Any:
     return value
 
 
-def _model_at(location: _Location) -> type[BaseModel]:
-    """The model of the table at that place in a definition."""
-    model: type[BaseModel] = ServiceSpec
+def _model_at(location: _Location, tables: Tables) -> type[BaseModel]:
+    """The model of the table at that place in a document; a table's free keys and a list's indices lead nowhere new."""
+    model = next(iter(tables))
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation))
     return model
 

@@ -9,11 +9,11 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from api.complaints import Complaint, complaints
+from api.complaints import DEFINITION, Complaint, Tables, complaints
 from api.errors import InvalidSpec
 from api.locate import Node, TooComplex, locate
 from api.notation import field_location, toml_document
@@ -25,6 +25,8 @@ MAX_PROBLEMS = 20
 """So many are told; a file with more is wrong as a whole."""
 WIDTH = 100
 """Characters after which a list takes one line an item."""
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -69,6 +71,12 @@ class Manifest:
 
 def load(content: bytes | str, source: str) -> Manifest:
     """Reads a definition; `source` is the file's name in messages. Raises InvalidManifest."""
+    spec, lines = read(content, source, ServiceSpec, DEFINITION)
+    return Manifest(spec, source, lines)
+
+
+def read(content: bytes | str, source: str, model: type[AnyModel], tables: Tables) -> tuple[AnyModel, Node]:
+    """Reads any TOML file that `model` describes, and where its fields are. Raises InvalidManifest."""
     text = _text(content, source)
     try:
         lines = locate(text)
@@ -77,10 +85,9 @@ def load(content: bytes | str, source: str) -> Manifest:
     document = _parse(text, source)
     try:
         # As JSON, since pydantic's strict mode takes lists for tuples and texts for enums there alone.
-        spec = ServiceSpec.model_validate_json(json.dumps(document, default=_stand_in), strict=True)
+        return model.model_validate_json(json.dumps(document, default=_stand_in), strict=True), lines
     except ValidationError as error:
-        raise _translate(complaints(error, document), lines, source) from error
-    return Manifest(spec, source, lines)
+        raise _translate(complaints(error, document, tables), lines, source) from error
 
 
 def dump(spec: ServiceSpec) -> str:

@@ -348,7 +348,7 @@ def test_every_table_has_a_name_for_people() -> None:
         inner = {found for field in kind.model_fields.values() for found in complaints._models_in(field.annotation)}
         return {kind, *(model for one in inner for model in models(one))}
 
-    assert set(complaints._HEADERS) == models(ServiceSpec)
+    assert set(complaints.DEFINITION) == models(ServiceSpec)
 
 
 def test_every_pattern_has_a_sentence() -> None:
