@@ -78,7 +78,9 @@ class Driver:
         self._registry = registry
         self._metrics = metrics
         self._settings = settings
-        self._drifting: dict[str, float] = {}
+        self._last_converged: dict[str, int] = {}
+        self._departed: dict[str, float] = {}
+        self._drifting: set[str] = set()
         self._log = log.bind(reconciler=reconciler.name)
 
     async def run(self) -> None:
@@ -117,8 +119,7 @@ class Driver:
     async def _reconcile(self, item: Item) -> str:
         service = await self._registry.service(item.key)
         if service is None or (service.deleting and self.reconciler.finalizer not in service.finalizers):
-            self.queue.forget(item.key)
-            self._drifting.pop(item.key, None)
+            self._forget(item.key)
             return "success"
         run = _Run(service)
         await self._attempt(run, item)
@@ -226,25 +227,40 @@ class Driver:
         if run.outcome.reason is Reason.TERMINATING:
             return "success"
         await self._registry.remove_finalizer(run.service.name, self.reconciler.finalizer)
-        self._drifting.pop(run.service.name, None)
+        self._forget(run.service.name)
         return "success"
 
     def _notice_drift(self, run: _Run, plan: Plan, item: Item) -> None:
         """Actions for a generation that had converged already: the world moved, not the wish."""
-        before = run.service.condition(self.reconciler.condition)
-        run.drift = bool(
-            plan.actions
-            and not run.service.deleting
-            and before is not None
-            and before.status is Status.TRUE
-            and before.observed_generation == run.service.generation
-        )
-        if run.drift and item.key not in self._drifting:
-            self._drifting[item.key] = item.since
+        key, generation = run.service.name, run.service.generation
+        if run.service.deleting or self._converged(run.service) != generation:
+            return
+        if plan.outcome.status is not Status.TRUE or plan.actions:
+            # It may take several looks from the first sign to the first thing that can be done.
+            self._departed.setdefault(key, item.since)
+        run.drift = bool(plan.actions)
+        if run.drift and key not in self._drifting:
+            self._drifting.add(key)
             self._metrics.drift_found.inc()
 
+    def _converged(self, service: Service) -> int | None:
+        """The generation that was last seen converged, by this agent or an earlier one."""
+        condition = service.condition(self.reconciler.condition)
+        if condition is not None and condition.status is Status.TRUE:
+            self._last_converged[service.name] = condition.observed_generation
+        return self._last_converged.get(service.name)
+
     def _track_drift(self, run: _Run) -> None:
-        if run.outcome.status is Status.TRUE and run.service.name in self._drifting:
-            since = self._drifting.pop(run.service.name)
+        if run.outcome.status is not Status.TRUE:
+            return
+        departed = self._departed.pop(run.service.name, None)
+        if run.service.name in self._drifting and departed is not None:
+            self._drifting.discard(run.service.name)
             self._metrics.drift_corrected.inc()
-            self._metrics.drift_seconds.observe(asyncio.get_running_loop().time() - since)
+            self._metrics.drift_seconds.observe(asyncio.get_running_loop().time() - departed)
+
+    def _forget(self, key: str) -> None:
+        self.queue.forget(key)
+        self._drifting.discard(key)
+        self._departed.pop(key, None)
+        self._last_converged.pop(key, None)

@@ -181,6 +181,22 @@ async def test_actions_for_a_converged_generation_are_drift_and_its_correction_i
         assert rig.value("mcp_drift_correction_seconds_sum") == pytest.approx(3)
 
 
+async def test_drift_that_shows_before_anything_can_be_done_is_timed_from_its_first_sign() -> None:
+    async with running(ScriptedReconciler("a"), make_service()) as rig:
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        rig.reconciler.outcome = Outcome(Status.FALSE, Reason.PROGRESSING)
+        rig.queue.add("hello")
+        await asyncio.sleep(5)
+        assert rig.value("mcp_drift_found_total") == 0
+        rig.reconciler.touched.clear()
+        rig.reconciler.outcome = CONVERGED
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        assert rig.registry.events[-1].drift
+        assert rig.value("mcp_drift_correction_seconds_sum") == pytest.approx(5)
+
+
 async def test_actions_for_a_new_generation_are_not_drift() -> None:
     async with running(ScriptedReconciler("a"), make_service()) as rig:
         rig.queue.add("hello")
