@@ -59,6 +59,9 @@ class EmbeddedCa:
     async def issue(self, hostname: str, key: ec.EllipticCurvePrivateKey, lifetime: timedelta) -> Chain:
         """Leaf and root; the root is sent too, as a leaf alone fails with proxies that want the full chain."""
         now = self._clock()
+        last = self.certificate.not_valid_after_utc
+        if now >= last:
+            raise IssueFailed(f"the CA expired on {last:%Y-%m-%d}: take its folder away for a new CA")
         leaf = (
             x509.CertificateBuilder()
             .subject_name(_subject(hostname))
@@ -66,7 +69,7 @@ class EmbeddedCa:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - min(lifetime * _BACKDATE, _MOST_BACKDATE))
-            .not_valid_after(min(now + lifetime, self.certificate.not_valid_after_utc))
+            .not_valid_after(min(now + lifetime, last))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=not _subject(hostname))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
@@ -74,10 +77,7 @@ class EmbeddedCa:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
-        try:
-            return leaf.sign(self._key, hashes.SHA256()), self.certificate
-        except ValueError as error:
-            raise IssueFailed(f"the CA cannot sign for {hostname}: {error}") from error
+        return leaf.sign(self._key, hashes.SHA256()), self.certificate
 
     def issued(self, leaf: x509.Certificate) -> bool:
         """Whether our key signed it."""

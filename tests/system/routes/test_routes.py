@@ -225,7 +225,7 @@ async def test_an_unknown_listener_is_not_a_reason_to_try_again(proxy: McProxy) 
 
 
 async def test_a_proxy_that_accepts_but_never_answers_is_unreachable(tmp_path: Path) -> None:
-    async with await asyncio.start_unix_server(lambda reader, writer: asyncio.Event().wait(), tmp_path / "s"):
+    async with await asyncio.start_unix_server(lambda reader, writer: None, tmp_path / "s"):
         proxy = McProxy(str(tmp_path / "s"), timeout=timedelta(seconds=0.2))
         with pytest.raises(Transient) as caught:
             await proxy.listing()

@@ -1,0 +1,340 @@
+"""What is programmed and withdrawn, by example and by property."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.conditions import Reason, Status
+from api.resolve import Defaults, resolve
+from api.service import Certificate, Component, PortAllocation, RouteClaim, ServedPort, Service
+from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
+from reconcilers.base import Action, Plan
+from reconcilers.routes.plan import Key, Listing, Observed, Program, ProxyRoute, Withdraw, assume, plan, plan_deletion
+from tests.unit.reconcilers.memory import newborn
+
+L4, L7 = RouteMode.L4, RouteMode.L7
+KEY = (":443", "shop.test")
+EMPTY = Listing(frozenset({":443", ":8443"}), {})
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def route(name: str = "http", *, hostname: str = "shop.test", port: int = 443, mode: RouteMode = L7) -> RouteSpec:
+    return RouteSpec(name=name, hostname=hostname, port=port, mode=mode)
+
+
+def spec(*routes: RouteSpec, active: bool = True) -> ServiceSpec:
+    component = ComponentSpec(name="web", image="i:1", routes=routes)
+    return ServiceSpec(name="shop", active=active, components=(component,))
+
+
+def serving(*names: str, first_port: int = 20001, ready: bool = True) -> Component:
+    ports = tuple(ServedPort(route=name, port=first_port + index) for index, name in enumerate(names))
+    return Component(name="web", container_name="shop-web", ready=ready, ports=ports)
+
+
+def certificate(hostname: str = "shop.test", fingerprint: str = "f1") -> Certificate:
+    return Certificate(
+        hostname=hostname,
+        issuer="CA",
+        serial="1",
+        fingerprint=fingerprint,
+        not_before=TIME,
+        not_after=TIME,
+        renew_at=TIME,
+        cert_path=f"/certs/{hostname}.pem",
+        key_path=f"/certs/{hostname}.key",
+    )
+
+
+def claim(**changes: object) -> RouteClaim:
+    held = RouteClaim(
+        listener=":443",
+        hostname="shop.test",
+        component="web",
+        route="http",
+        mode=L7,
+        backend="127.0.0.1:20001",
+        certificate="f1",
+    )
+    return held.model_copy(update=changes)
+
+
+PROGRAMMED = ProxyRoute(
+    ":443", "shop.test", "127.0.0.1:20001", L7, "/certs/shop.test.pem", "/certs/shop.test.key", policies=()
+)
+
+
+def listing(*routes: ProxyRoute) -> Listing:
+    return Listing(EMPTY.listeners, {route.key: route for route in routes})
+
+
+def ready_service(*claims: RouteClaim, **changes: object) -> Service:
+    """A service whose only route could be programmed now."""
+    allocation = PortAllocation(component="web", route="http", port=20001)
+    born = newborn(
+        spec(route()), components=(serving("http"),), certificates=(certificate(),), ports=(allocation,), claims=claims
+    )
+    return born.model_copy(update=changes)
+
+
+def decide(service: Service, listing: Listing = EMPTY, holders: dict[Key, str] | None = None) -> Plan:
+    return plan(service, resolve(service.spec, Defaults()), Observed(listing, holders or {}))
+
+
+def program(planned: Plan) -> Program:
+    (action,) = planned.actions
+    assert isinstance(action, Program)
+    return action
+
+
+def test_a_ready_route_is_programmed_with_its_certificate() -> None:
+    planned = decide(ready_service())
+    assert program(planned).route == PROGRAMMED
+    assert program(planned).claim == claim()
+    assert program(planned).describe() == "route shop.test:443 to 127.0.0.1:20001 by l7 (new)"
+    assert planned.outcome.status is Status.TRUE
+
+
+def test_a_route_that_is_as_it_should_be_is_left_alone() -> None:
+    assert decide(ready_service(claim()), listing(PROGRAMMED)).actions == ()
+
+
+def test_an_l4_route_needs_no_certificate() -> None:
+    service = ready_service(spec=spec(route(mode=L4)), certificates=())
+    assert program(decide(service)).route == ProxyRoute(":443", "shop.test", "127.0.0.1:20001", L4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"components": ()}, Reason.WAITING_FOR_CONTAINER),
+        ({"components": (serving("http", ready=False),)}, Reason.WAITING_FOR_CONTAINER),
+        ({"components": (serving("another"),)}, Reason.WAITING_FOR_CONTAINER),
+        ({"certificates": ()}, Reason.WAITING_FOR_CERTIFICATE),
+        ({"certificates": (certificate(fingerprint=""),)}, Reason.WAITING_FOR_CERTIFICATE),
+    ],
+)
+def test_a_route_is_not_programmed_before_what_it_leads_to_is_there(changes: dict[str, object], reason: Reason) -> None:
+    planned = decide(ready_service(**changes))
+    assert planned.actions == ()
+    assert planned.outcome.reason is reason
+    assert planned.outcome.status is Status.FALSE
+
+
+def test_a_route_stays_while_its_container_restarts() -> None:
+    service = ready_service(claim(), components=(serving("http", ready=False),))
+    assert decide(service, listing(PROGRAMMED)).actions == ()
+
+
+def test_a_route_is_withdrawn_when_its_port_became_somebody_else_s() -> None:
+    lost = PortAllocation(component="web", route="http", port=20001, contested=True)
+    service = ready_service(claim(), components=(), ports=(lost,))
+    planned = decide(service, listing(PROGRAMMED))
+    (action,) = planned.actions
+    assert isinstance(action, Withdraw)
+    assert action.describe() == "withdraw route shop.test:443 (127.0.0.1:20001 is not this service's any more)"
+    assert planned.outcome.reason is Reason.WAITING_FOR_CONTAINER
+
+
+@pytest.mark.parametrize(
+    ("held", "found", "cause"),
+    [
+        (claim(backend="", certificate=""), None, "new"),
+        (claim(), None, "missing from the proxy"),
+        (claim(), replace(PROGRAMMED, backend="10.0.0.1:1"), "edited by somebody: it led to 10.0.0.1:1"),
+        (claim(), replace(PROGRAMMED, backend_tls=True), "edited by somebody"),
+        (claim(), replace(PROGRAMMED, mode=L4, cert_path="", key_path=""), "edited by somebody"),
+        (claim(), replace(PROGRAMMED, cert_path="/other.pem"), "edited by somebody"),
+        (
+            claim(backend="127.0.0.1:20009"),
+            replace(PROGRAMMED, backend="127.0.0.1:20009"),
+            "backend changed 127.0.0.1:20009 -> 127.0.0.1:20001",
+        ),
+        (claim(certificate="f0"), PROGRAMMED, "certificate renewed"),
+        (claim(mode=L4, certificate=""), replace(PROGRAMMED, mode=L4), "mode changed l4 -> l7"),
+        (claim(route="old"), PROGRAMMED, "its route has another name now"),
+    ],
+)
+def test_a_difference_is_corrected_and_its_cause_named(held: RouteClaim, found: ProxyRoute | None, cause: str) -> None:
+    action = program(decide(ready_service(held), listing(found) if found else EMPTY))
+    assert action.route == PROGRAMMED
+    assert action.cause == cause
+
+
+def test_policies_that_the_operator_put_on_our_route_survive() -> None:
+    policed = replace(PROGRAMMED, policies=(("require_header", "X-Key"),))
+    assert decide(ready_service(claim()), listing(policed)).actions == ()
+    action = program(decide(ready_service(claim(certificate="f0")), listing(policed)))
+    assert action.route.policies == (("require_header", "X-Key"),)
+
+
+def test_a_stranger_s_route_is_a_conflict() -> None:
+    planned = decide(ready_service(), listing(replace(PROGRAMMED, backend="10.0.0.1:1")))
+    assert planned.actions == ()
+    assert planned.outcome.reason is Reason.CONFLICT
+    assert planned.outcome.message == "shop.test:443 is a route to 10.0.0.1:1 that MCP did not make"
+
+
+def test_a_name_of_another_service_is_a_conflict_that_names_it() -> None:
+    planned = decide(ready_service(), holders={KEY: "market"})
+    assert planned.actions == ()
+    assert planned.outcome.reason is Reason.CONFLICT
+    assert 'service "market"' in planned.outcome.message
+
+
+def test_a_conflict_does_not_hold_up_the_other_routes() -> None:
+    two = spec(route(mode=L4), route("api", hostname="api.test", mode=L4))
+    service = ready_service(spec=two, components=(serving("http", "api"),))
+    planned = decide(service, holders={KEY: "market"})
+    assert program(planned).route.hostname == "api.test"
+    assert planned.outcome.reason is Reason.CONFLICT
+
+
+def test_what_was_refused_before_goes_last() -> None:
+    two = spec(route(mode=L4), route("api", hostname="api.test", mode=L4))
+    service = ready_service(spec=two, components=(serving("http", "api"),))
+    observed = Observed(EMPTY, refused=frozenset({(":443", "api.test")}))
+    planned = plan(service, resolve(two, Defaults()), observed)
+    assert [action.subject for action in planned.actions] == ["shop.test:443", "api.test:443"]
+
+
+def test_a_missing_listener_is_named_with_those_that_exist() -> None:
+    planned = decide(ready_service(spec=spec(route(port=9443))))
+    assert planned.actions == ()
+    assert planned.outcome.reason is Reason.LISTENER_MISSING
+    assert "it has :443, :8443" in planned.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cause"),
+    [(spec(), "not defined any more"), (spec(route(), active=False), "the service is stopped")],
+)
+def test_a_route_that_is_not_wanted_is_withdrawn(wanted: ServiceSpec, cause: str) -> None:
+    planned = decide(ready_service(claim(), spec=wanted), listing(PROGRAMMED))
+    assert planned.actions == (Withdraw(":443", "shop.test", cause),)
+
+
+def test_a_stopped_service_says_so() -> None:
+    assert decide(ready_service(spec=spec(route(), active=False))).outcome.reason is Reason.STOPPED
+
+
+def test_no_routes_need_no_proxy() -> None:
+    assert decide(ready_service(spec=spec())).outcome.reason is Reason.NOT_NEEDED
+
+
+def test_a_deleted_service_withdraws_every_claim() -> None:
+    service = ready_service(claim(), claim(listener=":8443"), deletion_requested_at=TIME)
+    planned = plan_deletion(service)
+    assert [action.subject for action in planned.actions] == ["shop.test:443", "shop.test:8443"]
+    assert plan_deletion(assume(service, planned.actions)).actions == ()
+
+
+HOSTNAMES = st.sampled_from(["a.test", "b.test", "c.test"])
+LISTENERS = st.sampled_from([443, 8443, 9443])
+MODES = st.sampled_from(list(RouteMode))
+BACKENDS = st.sampled_from(["127.0.0.1:20001", "127.0.0.1:20002", "10.0.0.1:1", ""])
+FINGERPRINTS = st.sampled_from(["", "f1", "f2"])
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Service, Observed]:
+    """Any definition, any past, any proxy."""
+    wanted = draw(st.lists(st.tuples(LISTENERS, HOSTNAMES), unique=True, max_size=4))
+    routes = [route(f"r{i}", hostname=name, port=port, mode=draw(MODES)) for i, (port, name) in enumerate(wanted)]
+    keys = draw(st.lists(st.tuples(LISTENERS.map(":{}".format), HOSTNAMES), unique=True, max_size=4))
+    claims = [
+        claim(
+            listener=listener,
+            hostname=hostname,
+            route=draw(st.sampled_from(["r0", "r1", "old"])),
+            mode=draw(MODES),
+            backend=draw(BACKENDS),
+            certificate=draw(FINGERPRINTS),
+        )
+        for listener, hostname in keys
+    ]
+    names = draw(st.lists(st.sampled_from(["r0", "r1", "r2", "r3"]), unique=True))
+    held = draw(st.lists(HOSTNAMES, unique=True))
+    service = newborn(
+        spec(*routes, active=draw(st.booleans())),
+        components=(serving(*names, ready=draw(st.booleans())),),
+        certificates=tuple(certificate(hostname, draw(FINGERPRINTS)) for hostname in held),
+        claims=tuple(claims),
+    )
+    present = draw(st.lists(st.tuples(st.sampled_from([":443", ":8443"]), HOSTNAMES), unique=True))
+    found = {
+        (listener, hostname): ProxyRoute(listener, hostname, draw(BACKENDS), draw(MODES))
+        for listener, hostname in present
+    }
+    foreign = draw(st.lists(st.tuples(LISTENERS.map(":{}".format), HOSTNAMES), unique=True, max_size=2))
+    return service, Observed(
+        Listing(EMPTY.listeners, found), {key: "market" for key in foreign if key not in set(keys)}
+    )
+
+
+def carried_out(observed: Observed, actions: tuple[Action, ...]) -> Observed:
+    """The world once mc-proxy did as it was told."""
+    routes = dict(observed.listing.routes)
+    for action in actions:
+        match action:
+            case Program():
+                routes[action.route.key] = action.route
+            case Withdraw():
+                routes.pop((action.listener, action.hostname), None)
+    return replace(observed, listing=replace(observed.listing, routes=routes))
+
+
+def full(service: Service, observed: Observed) -> Plan:
+    return plan(service, resolve(service.spec, Defaults()), observed)
+
+
+@given(situations())
+def test_planning_again_on_the_result_gives_nothing_to_do(situation: tuple[Service, Observed]) -> None:
+    service, observed = situation
+    actions = full(service, observed).actions
+    assert full(assume(service, actions), carried_out(observed, actions)).actions == ()
+
+
+@given(situations())
+def test_no_plan_touches_what_the_service_does_not_own(situation: tuple[Service, Observed]) -> None:
+    service, observed = situation
+    ours = {(claim.listener, claim.hostname) for claim in service.claims}
+    for action in full(service, observed).actions:
+        if isinstance(action, Withdraw):
+            assert (action.listener, action.hostname) in ours
+        if isinstance(action, Program):
+            key = action.route.key
+            assert key not in observed.holders
+            assert key in ours or key not in observed.listing.routes
+
+
+@given(situations())
+def test_a_route_moves_only_to_a_ready_backend_with_a_recorded_certificate(
+    situation: tuple[Service, Observed],
+) -> None:
+    service, observed = situation
+    recorded = {c.cert_path for c in service.certificates if c.fingerprint}
+    component = service.components[0]
+    for action in full(service, observed).actions:
+        if isinstance(action, Program):
+            assert component.ready
+            assert action.route.backend in {f"127.0.0.1:{served.port}" for served in component.ports}
+            assert action.route.mode is L4 or action.route.cert_path in recorded
+
+
+@given(situations())
+def test_the_order_of_records_does_not_matter(situation: tuple[Service, Observed]) -> None:
+    service, observed = situation
+    (component,) = service.spec.components
+    turned = component.model_copy(update={"routes": component.routes[::-1]})
+    other = service.model_copy(
+        update={
+            "spec": service.spec.model_copy(update={"components": (turned,)}),
+            "claims": service.claims[::-1],
+            "certificates": service.certificates[::-1],
+        }
+    )
+    assert full(other, observed).actions == full(service, observed).actions
