@@ -278,7 +278,7 @@ listen = "127.0.0.1:{self.ports.metrics}"
     def _cli_toml(self) -> str:
         return f"""\
 [nodes.{self.node}]
-address = "unix:{self.agent_socket}"
+address = "unix://{self.agent_socket}"
 """
 
 
