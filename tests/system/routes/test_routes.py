@@ -28,6 +28,8 @@ from stack import web
 from tests.system.routes.conftest import Proxyd
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn
 
+pytestmark = pytest.mark.system
+
 HOSTNAME = "shop.test"
 
 
