@@ -187,7 +187,7 @@ class Host:
         """The environment our programs are started with: nothing of the caller's but the path and the terminal."""
         kept = {
             name: os.environ[name]
-            for name in ("TERM", "COLUMNS", "NO_COLOR", "COVERAGE_PROCESS_START")
+            for name in ("TERM", "COLUMNS", "NO_COLOR", "COVERAGE_PROCESS_CONFIG")
             if name in os.environ
         }
         return kept | {
