@@ -73,14 +73,9 @@ class Node:
     high: int
     """First and last port that may be given."""
     taken: frozenset[int]
-    """Given to any route of any service, or in use by anybody."""
+    """Given to any route of any service, or found in use."""
     ephemeral: range
     """Where the kernel takes the ports of outgoing connections from: given only when no other is left."""
-
-
-def is_settled(service: Service, desired: ResolvedService) -> bool:
-    """Whether each route has its port, so that nothing need be known of the node."""
-    return all(_holds(service.port(route.component, route.key)) for route in desired.routes)
 
 
 def plan(service: Service, desired: ResolvedService, node: Node) -> Plan:
@@ -108,6 +103,11 @@ def plan_deletion(service: Service) -> Plan:
     if waiting:
         return Plan((), Outcome(Status.FALSE, Reason.TERMINATING, f"waits until its {', '.join(waiting)} are gone"))
     return Plan(tuple(_release(allocation) for allocation in service.ports), NOT_NEEDED)
+
+
+def given(plan: Plan) -> frozenset[int]:
+    """The ports that a plan gives to routes."""
+    return frozenset(action.port for action in plan.actions if isinstance(action, Allocate | Reallocate))
 
 
 def assume(service: Service, actions: Iterable[Action]) -> Service:

@@ -1,18 +1,17 @@
 """Observes the node's ports, has the choice made, and writes it to the registry."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
 from api.errors import InvalidSpec
-from api.resolve import Defaults, resolve
+from api.resolve import Defaults, ResolvedService, resolve
 from api.service import Finalizer, Service
 from reconcilers.base import Action, Plan, PortTaken, Registry, Terminal, Transient
 from reconcilers.ports import plan as planner
-from reconcilers.ports.linux import ephemeral_ports, ports_in_use
+from reconcilers.ports.linux import ephemeral_ports, is_bindable
 from reconcilers.ports.plan import Allocate, Node, Reallocate, Release
 
 _AT_ONCE = timedelta(milliseconds=10)
@@ -29,8 +28,8 @@ class PortSettings:
 class Ports:
     """Gives each route a free host port. Implements reconcilers.base.Reconciler.
 
-    `listening` returns the ports that anybody uses now and may block; it
-    raises OSError.
+    `is_free` says whether anybody uses a port now; it raises OSError where it
+    cannot know.
     """
 
     name: ClassVar[str] = "ports"
@@ -42,12 +41,12 @@ class Ports:
         registry: Registry,
         defaults: Defaults,
         settings: PortSettings,
-        listening: Callable[[], frozenset[int]] = ports_in_use,
+        is_free: Callable[[int], bool] = is_bindable,
     ) -> None:
         self._registry = registry
         self._defaults = defaults
         self._settings = settings
-        self._listening = listening
+        self._is_free = is_free
 
     async def plan(self, service: Service) -> Plan:
         """What to do about the service's ports. Raises Terminal when none is left."""
@@ -57,9 +56,10 @@ class Ports:
             desired = resolve(service.spec, self._defaults)
         except InvalidSpec as error:
             raise Terminal(Reason.INVALID_SPEC, str(error)) from error
-        # Only faster: the kernel's table is long on a busy host, and almost always there is nothing to choose.
-        node = self._node(frozenset()) if planner.is_settled(service, desired) else await self._observe()
-        return planner.plan(service, desired, node)
+        try:
+            return await self._choose(service, desired)
+        except OSError as error:
+            raise Transient(Reason.INTERNAL_ERROR, f"cannot see which ports are in use: {error}") from error
 
     async def execute(self, service: Service, action: Action) -> None:
         """Writes one allocation or release. Raises Transient when another service was quicker."""
@@ -79,12 +79,12 @@ class Ports:
         """The service once `actions` worked."""
         return planner.assume(service, actions)
 
-    async def _observe(self) -> Node:
-        try:
-            used = await asyncio.to_thread(self._listening)
-            return self._node(used | await self._registry.allocated_ports(), await asyncio.to_thread(ephemeral_ports))
-        except OSError as error:
-            raise Transient(Reason.INTERNAL_ERROR, f"cannot see which ports are in use: {error}") from error
-
-    def _node(self, taken: frozenset[int], ephemeral: range = range(0)) -> Node:
-        return Node(self._settings.low, self._settings.high, taken, ephemeral)
+    async def _choose(self, service: Service, desired: ResolvedService) -> Plan:
+        """Plans until every port that is chosen turns out to be free."""
+        node = Node(self._settings.low, self._settings.high, await self._registry.allocated_ports(), ephemeral_ports())
+        while True:
+            plan = planner.plan(service, desired, node)
+            in_use = {port for port in planner.given(plan) if not self._is_free(port)}
+            if not in_use:
+                return plan
+            node = replace(node, taken=node.taken | in_use)

@@ -49,7 +49,7 @@ async def test_many_services_at_once_get_all_of_a_narrow_range_and_none_twice(re
     names = [f"s{index}" for index in range(20)]
     for name in names:
         await apply(registry, name, routes=2)
-    ports = Ports(registry, Defaults(), PortSettings(LOW, LOW + 39), frozenset)
+    ports = Ports(registry, Defaults(), PortSettings(LOW, LOW + 39), lambda port: True)
     given = await asyncio.gather(*(converge(ports, registry, name) for name in names))
     assert set().union(*given) == set(range(LOW, LOW + 40))
     await apply(registry, "late")

@@ -9,7 +9,7 @@ from api.resolve import Defaults
 from api.service import Service
 from api.spec import ComponentSpec, RouteSpec, ServiceSpec
 from reconcilers.base import Terminal, Transient
-from reconcilers.ports.linux import ephemeral_ports, local_ports, ports_in_use
+from reconcilers.ports.linux import ephemeral_ports, is_bindable
 from reconcilers.ports.plan import Allocate
 from reconcilers.ports.reconciler import Ports, PortSettings
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn
@@ -18,6 +18,10 @@ from tests.unit.reconcilers.memory import MemoryRegistry, newborn
 def spec(name: str = "shop", image: str = "i:1") -> ServiceSpec:
     component = ComponentSpec(name="web", image=image, routes=(RouteSpec(port=443),))
     return ServiceSpec(name=name, components=(component,))
+
+
+def everything_is_free(port: int) -> bool:
+    return True
 
 
 async def converge(ports: Ports, registry: MemoryRegistry, name: str) -> Service:
@@ -41,14 +45,14 @@ async def test_the_port_of_a_foreign_listener_is_not_given() -> None:
 
 async def test_two_services_never_get_the_same_port() -> None:
     registry = MemoryRegistry(newborn(spec("a")), newborn(spec("b")))
-    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), frozenset)
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), everything_is_free)
     first, second = [(await converge(ports, registry, name)).ports[0].port for name in ("a", "b")]
     assert {first, second} == {20000, 20001}
 
 
 async def test_losing_a_port_to_another_service_means_choosing_again_at_once() -> None:
     registry = MemoryRegistry(newborn(spec("a")), newborn(spec("b")))
-    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), frozenset)
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20001), everything_is_free)
     (action,) = (await ports.plan(registry["a"])).actions
     assert isinstance(action, Allocate)
     await registry.allocate_port("b", "web", "default", action.port)
@@ -60,7 +64,7 @@ async def test_losing_a_port_to_another_service_means_choosing_again_at_once() -
 
 async def test_a_contested_port_moves() -> None:
     registry = MemoryRegistry(newborn(spec()))
-    ports = Ports(registry, Defaults(), PortSettings(), frozenset)
+    ports = Ports(registry, Defaults(), PortSettings(), everything_is_free)
     before = (await converge(ports, registry, "shop")).ports[0].port
     await registry.contest_port("shop", "web", "default", before)
     (after,) = (await converge(ports, registry, "shop")).ports
@@ -68,22 +72,13 @@ async def test_a_contested_port_moves() -> None:
     assert not after.contested
 
 
-async def test_a_settled_service_does_not_look_at_the_node() -> None:
-    def broken() -> frozenset[int]:
-        raise AssertionError
-
-    registry = MemoryRegistry(newborn(spec()))
-    await converge(Ports(registry, Defaults(), PortSettings(), frozenset), registry, "shop")
-    assert (await Ports(registry, Defaults(), PortSettings(), broken).plan(registry["shop"])).actions == ()
-
-
 async def test_ports_that_cannot_be_seen_are_not_taken_for_free() -> None:
-    def unreadable() -> frozenset[int]:
+    def unknowable(port: int) -> bool:
         raise PermissionError(13, "Permission denied")
 
     registry = MemoryRegistry(newborn(spec()))
     with pytest.raises(Transient, match="cannot see which ports are in use"):
-        await Ports(registry, Defaults(), PortSettings(), unreadable).plan(registry["shop"])
+        await Ports(registry, Defaults(), PortSettings(), unknowable).plan(registry["shop"])
 
 
 async def test_a_definition_that_this_node_cannot_resolve_is_the_operators_to_mend() -> None:
@@ -95,25 +90,25 @@ async def test_a_definition_that_this_node_cannot_resolve_is_the_operators_to_me
 
 async def test_a_dry_run_sees_the_port_that_would_be_given() -> None:
     registry = MemoryRegistry(newborn(spec()))
-    ports = Ports(registry, Defaults(), PortSettings(20000, 20000), frozenset)
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20000), everything_is_free)
     assumed = ports.assume(registry["shop"], (await ports.plan(registry["shop"])).actions)
     assert assumed.ports[0].port == 20000
     assert registry["shop"].ports == ()
 
 
-def test_listeners_and_connections_are_seen() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_listeners_on_any_address_and_connections_take_their_ports(address: str) -> None:
+    with socket.create_server((address, 0)) as listener, socket.socket() as client:
         client.connect(listener.getsockname())
-        assert {listener.getsockname()[1], client.getsockname()[1]} <= ports_in_use()
+        assert not is_bindable(listener.getsockname()[1])
+        assert not is_bindable(client.getsockname()[1])
 
 
-def test_the_kernels_table_is_read_as_proc_describes_it() -> None:
-    table = (
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-        "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1525 1\n"
-        "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 06 0 0\n"
-    )
-    assert local_ports(table) == {8080, 80}
+def test_asking_for_a_port_does_not_take_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert is_bindable(port)
+    assert is_bindable(port)
 
 
 def test_the_ephemeral_range_is_the_kernels() -> None:
