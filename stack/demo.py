@@ -51,7 +51,6 @@ class Demo:
         story, host = self.story, self.host
         kind = "rootless" if host.podman.rootless else "rootful"
         story.part(1, f"A host of its own, below {host.layout.root}")
-        host.layout.make()
         with story.timed(f"podman's API service answers ({kind}, storage and networks of its own)"):
             host.podman.start()
         host.configure()
@@ -128,8 +127,9 @@ class Demo:
         table.add(listener, admin_pb2.Route(hostname=_FOREIGN, backend="127.0.0.1:9", mode="l4"))
         stranger = self._container("stranger")
         story.say("A container and a route that are not ours are put beside them.")
-        story.show("mcp", "delete", "hello", "passthrough", "--yes")
+        story.show("mcp", "delete", "hello", "passthrough")
         containers = host.podman.run("ps", "--all", "--quiet", "--no-trunc").split()
+        story.show("mcp", "events", "hello", "--lines", "5")
         story.verify("no container but the stranger's is left", containers == [stranger])
         story.verify("no route but the stranger's is left", table.hostnames() == [_FOREIGN])
         story.verify("no certificate is left", not list(host.cert_dir.glob("*")))
@@ -185,6 +185,7 @@ def main() -> int:
     host = host_at(LOCAL / "demo")
     began = time.monotonic()
     host.down()
+    host.layout.make()
     story = Story(env=host.environment | host.names)
     try:
         Demo(host, story).run()

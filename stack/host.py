@@ -233,7 +233,10 @@ class Host:
 
     def _proxy_toml(self) -> str:
         host, port = self.address
+        # Short: a client of a container that was killed may hold its connection until a time-out.
         return f"""\
+shutdown_timeout = 2
+
 [admin]
 socket = "{self.proxy_socket}"
 

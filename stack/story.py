@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,7 +30,7 @@ class Story:
 
     def say(self, text: str) -> None:
         """One sentence of what happens now."""
-        self.console.print(f"   {escape(text)}")
+        self.console.print(f"{escape(text)}")
 
     def show(self, *argv: str) -> None:
         """Runs a command with the terminal as its own. Raises StackError when it fails."""
@@ -45,7 +46,7 @@ class Story:
             argv, check=False, env=self.env, stdin=subprocess.DEVNULL, timeout=120, capture_output=True, text=True
         )
         for line in (done.stdout + done.stderr).splitlines():
-            self.console.print(f"   {escape(line)}")
+            self.console.print(f"{escape(line)}")
         if done.returncode != 0:
             raise StackError(f"{shlex.join(argv)} ended with {done.returncode}")
         return done.stdout
@@ -54,18 +55,18 @@ class Story:
         """Says that something holds. Raises StackError when it does not: the demo ends there."""
         if not holds:
             raise StackError(f"not true: {what}")
-        self.console.print(f"   [green]✓[/] {escape(what)}")
+        self.console.print(f"[green]✓[/] {escape(what)}")
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Says what was done and how long it took."""
         began = time.monotonic()
         yield
-        self.console.print(f"   [green]✓[/] {escape(what)} [dim]{_duration(time.monotonic() - began)}[/]")
+        self.console.print(f"[green]✓[/] {escape(what)} [dim]{_duration(time.monotonic() - began)}[/]")
 
     def drift(self, what: str, harm: Callable[[], object], corrected: Callable[[], bool], limit: float = 30) -> None:
         """Does harm, and measures from its beginning until it is corrected; more than `limit` raises StackError."""
-        self.console.print(f"   [yellow]✗[/] {escape(what)} …", end=" ")
+        self.console.print(f"[yellow]✗[/] {escape(what)} …", end=" ")
         began = time.monotonic()
         harm()
         web.wait_for(corrected, seconds=limit, what=f"{what}: corrected")
@@ -75,7 +76,8 @@ class Story:
 
     def summary(self) -> None:
         """The table of all drift that was corrected."""
-        table = Table(title="Drift, and how long it lasted", title_justify="left")
+        border = box.ROUNDED if self.console.is_terminal else None
+        table = Table(title="Drift, and how long it lasted", title_justify="left", box=border)
         table.add_column("what happened")
         table.add_column("corrected after", justify="right")
         for what, seconds in self.corrected:
@@ -84,14 +86,14 @@ class Story:
 
     def fail(self, reason: str) -> None:
         """The last line of a demo that did not hold."""
-        self.console.print(f"   [bold red]✗ {escape(reason)}[/]")
+        self.console.print(f"[bold red]✗ {escape(reason)}[/]")
 
     def end(self, seconds: float) -> None:
         """The last line of a demo in which everything was verified."""
         self.console.print(f"\n[bold green]Every step was verified.[/] {seconds:.0f} s")
 
     def _prompt(self, argv: tuple[str, ...]) -> None:
-        self.console.print(f"   [bold]$ {escape(shlex.join(argv))}[/]")
+        self.console.print(f"[bold]$ {escape(shlex.join(argv))}[/]")
         self.console.file.flush()
 
 

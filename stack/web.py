@@ -12,15 +12,15 @@ from pathlib import Path
 from stack.processes import StackError
 
 
-def fetch(address: tuple[str, int], hostname: str, ca: Path, path: str = "/") -> str:
+def fetch(address: tuple[str, int], hostname: str, ca: Path, path: str = "/", *, seconds: float = 5) -> str:
     """The body of `https://hostname/path` as the server at `address` gives it, over TLS that `ca` verifies.
 
-    Raises OSError when nobody answers, ssl.SSLError when the certificate is not to be trusted, and StackError when
-    the answer is not 200.
+    Raises OSError when nobody answers within `seconds`, ssl.SSLError when the certificate is not to be trusted, and
+    StackError when the answer is not 200.
     """
     trusting = ssl.create_default_context(cafile=str(ca))
     with (
-        socket.create_connection(address, timeout=2) as raw,
+        socket.create_connection(address, timeout=seconds) as raw,
         trusting.wrap_socket(raw, server_hostname=hostname) as tls,
     ):
         connection = http.client.HTTPConnection(hostname)
@@ -34,9 +34,9 @@ def fetch(address: tuple[str, int], hostname: str, ca: Path, path: str = "/") ->
 
 
 def answers(address: tuple[str, int], hostname: str, ca: Path) -> bool:
-    """Whether `fetch` succeeds."""
+    """Whether `fetch` succeeds, and soon: a request to a container that just died may never be answered."""
     with suppress(OSError, http.client.HTTPException, StackError):
-        return bool(fetch(address, hostname, ca))
+        return bool(fetch(address, hostname, ca, seconds=0.25))
     return False
 
 
