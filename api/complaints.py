@@ -35,6 +35,7 @@ _EXAMPLES = {
     "name": 'name = "web"',
     "port": "port = 8443",
     "components": '[[components]] with a name = "web"',
+    "nodes": "[nodes.rift] with an address",
     "address": 'address = "unix:///run/mcp/agent.sock"',
 }
 
@@ -104,6 +105,10 @@ def _anything_else(_: _Location, __: _Context) -> str:
     return "must be something else"
 
 
+def _header(name: object, container: str) -> str:
+    return f"[[{name}]]" if container == "Tuple" else f"[{name}.<name>]"
+
+
 _WANTED: Mapping[str, Callable[[_Location, _Context], str]] = {
     "string_type": lambda _, __: "must be text in quotes",
     "int_type": lambda _, __: "must be a whole number",
@@ -111,7 +116,7 @@ _WANTED: Mapping[str, Callable[[_Location, _Context], str]] = {
     "tuple_type": _list_wanted,
     "model_type": lambda _, __: "must be a table",
     "dict_type": lambda _, __: "must be a table",
-    "too_short": lambda location, _: f"needs at least one [[{location[-1]}]] table",
+    "too_short": lambda location, context: f"needs at least one {_header(location[-1], context['field_type'])} table",
     "greater_than_equal": lambda _, context: f"must be at least {context['ge']}",
     "less_than_equal": lambda _, context: f"must be at most {context['le']}",
     "string_pattern_mismatch": lambda _, context: _PATTERNS.get(context["pattern"], _anything_else(_, context)),

@@ -1,0 +1,135 @@
+"""The command's own settings, `mcp.toml`: which nodes there are and where their agents answer."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import click
+from pydantic import AfterValidator, Field
+
+from api.complaints import Tables
+from api.manifest import InvalidManifest, read
+from api.model import Model
+from api.spec import Name
+from cli.options import Settings
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"unix://(/[^\0]+)|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
+        raise ValueError("is not an address such as unix:///run/mcp/agent.sock or rift.example:9444")
+    return value
+
+
+class Node(Model):
+    """Where a node's agent answers."""
+
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        description="unix:///path/to/agent.sock, or host:port for TLS."
+    )
+    ca_file: str | None = Field(
+        default=None,
+        description="The CA that signed the agent's certificate; relative to this file. Default: the system's CAs.",
+    )
+
+
+class Config(Model):
+    """All nodes that the command knows."""
+
+    default_node: Name | None = Field(default=None, description="The node that is asked when nothing names one.")
+    nodes: dict[Name, Node] = Field(min_length=1, description="The nodes, by name.")
+
+
+_TABLES: Tables = {Config: ("mcp.toml", "at the top, before the first table"), Node: ("a node", "in [nodes.<name>]")}
+
+
+class Nodes:
+    """The nodes that a command may ask, and which one it is to ask."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._config: Config | None = None
+        self._path: Path | None = None
+        if settings.address is not None:
+            _check_address(settings.address)
+        else:
+            self._path = find(settings.config)
+            self._config = load(self._path)
+
+    def choose(self, wanted: str | None = None) -> Node:
+        """The agent to ask about something that wants to be on node `wanted`. Raises click.UsageError."""
+        return self.named(self.name(wanted))
+
+    def name(self, wanted: str | None = None) -> str:
+        """The name of the node to ask; empty where an address was given instead."""
+        if self._config is None:
+            return ""
+        asked = self._settings.node
+        if asked and wanted and asked != wanted:
+            raise click.UsageError(f'the definition is for node "{wanted}", but --node says "{asked}"')
+        name = asked or wanted or self._config.default_node
+        if name is None and len(self._config.nodes) == 1:
+            name = next(iter(self._config.nodes))
+        if name is None:
+            raise click.UsageError(f"{self._path} has several nodes and no default_node: say which with --node")
+        if name not in self._config.nodes:
+            raise click.UsageError(f'{self._path} knows no node "{name}", only {", ".join(self._config.nodes)}')
+        return name
+
+    def named(self, name: str) -> Node:
+        """The node of that name, as `name` gave it."""
+        if self._config is None:
+            return Node(address=str(self._settings.address))
+        return self._config.nodes[name]
+
+
+def candidates() -> tuple[Path, ...]:
+    """Where mcp.toml is looked for when nothing names it, first wins."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return (home / "mcp/mcp.toml", Path("/srv/mcp/mcp.toml"), Path("/etc/mcp/mcp.toml"))
+
+
+def find(flag: Path | None) -> Path:
+    """The file to read. Raises click.UsageError where there is none."""
+    if flag is not None:
+        return flag
+    if variable := os.environ.get("MCP_CONFIG"):
+        return Path(variable)
+    for path in candidates():
+        if path.is_file():
+            return path
+    places = ", ".join(str(path) for path in candidates())
+    raise click.UsageError(
+        f"no agent to ask: there is no mcp.toml ({places}), no MCP_CONFIG, no --config and no --address"
+    )
+
+
+def load(path: Path) -> Config:
+    """Reads mcp.toml. Raises click.UsageError with all that is wrong with it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        config, lines = read(content, str(path), Config, _TABLES)
+    except InvalidManifest as error:
+        raise click.UsageError(str(error)) from error
+    if config.default_node is not None and config.default_node not in config.nodes:
+        line = lines.line_of(("default_node",))
+        raise click.UsageError(
+            f"{path}:{line}: default_node: there is no [nodes.{config.default_node}], only {', '.join(config.nodes)}"
+        )
+    return config.model_copy(update={"nodes": {name: _anchored(node, path) for name, node in config.nodes.items()}})
+
+
+def _anchored(node: Node, path: Path) -> Node:
+    if node.ca_file is None:
+        return node
+    return node.model_copy(update={"ca_file": str(path.parent / Path(node.ca_file).expanduser())})
+
+
+def _check_address(value: str) -> None:
+    try:
+        _address(value)
+    except ValueError as error:
+        raise click.UsageError(f'--address "{value}" {error}') from error

@@ -1,0 +1,35 @@
+"""Opens the connection to an agent, in the name of whoever calls."""
+
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+# The library writes its own opinions to stderr; ours are sentences.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from api.client import Client
+from cli.config import Node, Nodes
+from cli.options import Settings
+
+
+def client_for(node: Node) -> Client:
+    """A client of that node's agent, to be entered."""
+    return Client(node.address, actor=actor(), ca_file=node.ca_file)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Client]:
+    """A client of the one agent that the options name."""
+    async with client_for(Nodes(settings).choose()) as client:
+        yield client
+
+
+def actor() -> str:
+    """Who is asking, for the timeline: `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

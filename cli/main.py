@@ -1,0 +1,111 @@
+"""The `mcp` command: finds the subcommand, and turns whatever it raises into a sentence and an exit status.
+
+Heavy imports stay inside the commands that use them, so that help is instant.
+"""
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from cli.options import INTERRUPTED
+
+_COMMANDS = {
+    "apply": "Make services be as their definitions say.",
+    "delete": "Take services away, with all that belongs to them.",
+    "diff": "Show what applying definitions would change.",
+    "events": "Show what happened, why, and who caused it.",
+    "export": "Print a service's definition.",
+    "ps": "List the containers of a node, ours or not.",
+    "status": "Show services, or all about one.",
+    "version": "Show the versions of this command and of the agent.",
+    "watch": "Follow services as they change.",
+}
+
+_EPILOG = """\b
+Exit status:
+  0    done
+  1    failed, or (diff) there are differences
+  2    wrong usage
+  3    timed out
+  4    the agent cannot be reached
+  5    refused: the definition is wrong, or not right here
+  130  interrupted
+
+MCP_DEBUG=1 shows the details of an unexpected error."""
+
+_FAILED = 1
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is called, and not before."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """All commands, in alphabetic order."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, from the module of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"cli.{cmd_name}").cli
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+def cli() -> None:
+    """Control the services of a handful of podman hosts.
+
+    You say what should be; MCP makes it so and keeps it so.
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and gives its exit status; no traceback gets out unless MCP_DEBUG is set."""
+    try:
+        status = cli.main(arguments, prog_name="mcp", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:  # the last resort: a person gets a sentence, whatever happened
+        return _report(error)
+    return int(status or 0)
+
+
+def _report(error: Exception) -> int:
+    from api.errors import McpError
+    from api.manifest import InvalidManifest
+
+    if os.environ.get("MCP_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, InvalidManifest):
+        click.echo(str(error), err=True)
+        return int(error.exit_code)
+    if isinstance(error, McpError):
+        click.echo(f"mcp: {error.message}", err=True)
+        return int(error.exit_code)
+    click.echo(
+        f"mcp: this is a defect of mcp itself ({type(error).__name__}: {error}); MCP_DEBUG=1 shows the details",
+        err=True,
+    )
+    return _FAILED
+
+
+if __name__ == "__main__":
+    main()

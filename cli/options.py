@@ -1,0 +1,118 @@
+"""What the commands have in common: options, parameter types, and how a command is run.
+
+Imports nothing heavy, since `mcp --help` reads it.
+"""
+
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import click
+
+INTERRUPTED = 130
+"""The exit status of a command that was interrupted, as shells have it: 128 + SIGINT."""
+
+Params = ParamSpec("Params")
+
+
+def duration(seconds: float) -> str:
+    """A time as one would write it: `2m`, `90s`, `0.3s`."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the common options say."""
+
+    output: str
+    """`table` or `json`."""
+    quiet: bool
+    node: str | None
+    address: str | None
+    config: Path | None
+
+
+class Duration(click.ParamType[float]):
+    """A time such as `30s`, `2m` or `1h30m`; its value is in seconds."""
+
+    name = "duration"
+
+    _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012  # click's types have no class variables
+    _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; refuses what is not a number with a unit."""
+        if isinstance(value, float):
+            return value
+        parts = self._PARTS.findall(str(value))
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            self.fail(f'"{value}" is not a time such as 30s, 2m or 1h30m', param, ctx)
+        return sum(float(number) * self._UNITS[unit] for number, unit in parts)
+
+
+_COMMON = (
+    click.option("--node", metavar="NAME", help="Ask this node of mcp.toml."),
+    click.option("--address", metavar="ADDR", help="Ask the agent at unix:///path or host:port; mcp.toml is not read."),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The command's own settings. Default: $MCP_CONFIG, ~/.config/mcp/mcp.toml, "
+        "/srv/mcp/mcp.toml, /etc/mcp/mcp.toml: the first that exists.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="What is printed: for people, or for programs.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+)
+
+files = click.option(
+    "-f",
+    "--file",
+    "files",
+    metavar="FILE|DIR|-",
+    multiple=True,
+    required=True,
+    help="A definition, a folder of *.toml, or - for standard input. Can be repeated.",
+)
+wait = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
+timeout = click.option(
+    "--timeout", "within", type=Duration(), default="2m", show_default=True, help="How long to wait: 30s, 2m, 1h."
+)
+dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+
+
+def command(run: Callable[Concatenate[Settings, Params], Coroutine[Any, Any, int]]) -> Callable[..., int]:
+    """Makes a command's coroutine callable by click: common options become Settings, its result the exit status."""
+
+    @wraps(run)
+    def call(
+        node: str | None,
+        address: str | None,
+        config: Path | None,
+        output: str,
+        quiet: bool,
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> int:
+        import asyncio
+
+        try:
+            return asyncio.run(run(Settings(output, quiet, node, address, config), *args, **kwargs))
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    decorated: Callable[..., int] = call
+    for option in reversed(_COMMON):
+        decorated = option(decorated)
+    return decorated

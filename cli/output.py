@@ -1,0 +1,129 @@
+"""Prints: rich on a terminal, plain stable lines in a pipe, JSON where it is asked for."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import BaseModel
+
+from cli.options import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_STYLES = {
+    "running": "green",
+    "yes": "green",
+    "True": "green",
+    "ready": "green",
+    "no": "red",
+    "False": "red",
+    "exited": "red",
+    "missing": "red",
+    "unknown": "yellow",
+    "Unknown": "yellow",
+    "foreign": "dim",
+    "stopped": "dim",
+}
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: container names and errors come from outside."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under headers."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def plain(self) -> str:
+        """Columns padded with spaces; an empty cell is `-`, so that columns can be counted."""
+        rows = [self.headers, *[tuple(_line(cell) or "-" for cell in row) for row in self.rows]]
+        widths = [max(len(row[index]) for row in rows) for index in range(len(self.headers))]
+        return "\n".join(_padded(row, widths) for row in rows)
+
+    def rich(self) -> "RenderableType":
+        """The same for a terminal."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for header in self.headers:
+            table.add_column(header, overflow="fold", no_wrap=header in ("SERVICE", "AGE", "READY"))
+        for row in self.rows:
+            table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
+        return table
+
+
+def _line(cell: str) -> str:
+    return printable(" ".join(cell.split()))
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+class Output:
+    """Where a command's results go, as its options ask for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.json = settings.output == "json"
+        self.quiet = settings.quiet
+        self.terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        """Whether a person is looking on."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether lines for people are not wanted."""
+        return self.json or self.quiet
+
+    def console(self) -> "Console":
+        """For what moves on a terminal."""
+        from rich.console import Console
+
+        return Console(highlight=False)
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line of the result, for people."""
+        if self.silent:
+            return
+        colour = style if self.terminal and "NO_COLOR" not in os.environ else ""
+        click.echo(click.style(printable(text), fg=colour) if colour else printable(text))
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Several lines of the result, for people."""
+        for text in texts:
+            self.line(text)
+
+    def table(self, table: Table) -> None:
+        """A table, for people."""
+        if self.silent:
+            return
+        if self.terminal:
+            self.console().print(table.rich())
+        else:
+            click.echo(table.plain())
+
+    def document(self, report: BaseModel) -> None:
+        """The whole result, for programs."""
+        if self.json and not self.quiet:
+            click.echo(report.model_dump_json(indent=2))
+
+    def json_line(self, report: BaseModel) -> None:
+        """One of a stream of results, for programs."""
+        if self.json and not self.quiet:
+            click.echo(report.model_dump_json())
+
+    def error(self, text: str) -> None:
+        """Something that is wrong; always printed."""
+        click.echo("\n".join(printable(line) for line in text.splitlines()), err=True)

@@ -1,0 +1,157 @@
+"""Shows services on their way: a live picture on a terminal, a line for each step in a pipe."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from api.conditions import Condition, Reason, Status
+from api.service import Service
+from cli.output import Output, printable
+from cli.reports import SHORT
+from cli.wait import End, Settled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REMIND_SECONDS = 2.0
+"""In a pipe, what is awaited is said once nothing has happened for so long."""
+
+
+@dataclass(slots=True)
+class Track:
+    """One service on its way."""
+
+    name: str
+    generation: int
+    steps: bool
+    """Whether its conditions turning true are steps of this rollout; a deletion has none."""
+    started: float = field(default_factory=time.monotonic)
+    finished: float | None = None
+    awaited: str = "the agent"
+    service: Service | None = None
+    end: Settled | None = None
+    told: set[str] = field(default_factory=set)
+    """What a pipe has been told already."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far, or took."""
+        return (self.finished or time.monotonic()) - self.started
+
+    def conditions(self) -> Iterator[tuple[str, Condition | None]]:
+        """The four conditions by the names people use; None for one that has not seen this generation."""
+        for kind, label in SHORT.items():
+            condition = self.service.condition(kind) if self.service else None
+            yield label, condition if condition and condition.observed_generation >= self.generation else None
+
+
+class Progress:
+    """Tells how far services are; `settled` gives the last word on each."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.tracks: dict[str, Track] = {}
+
+    def add(self, name: str, generation: int, *, started: float, steps: bool = True) -> None:
+        """A service begins its way; `started` is of the monotonic clock, in seconds."""
+        self.tracks[name] = Track(name, generation, steps, started)
+
+    def show(self, service: Service, awaited: str) -> None:
+        """The service changed."""
+        track = self.tracks[service.name]
+        track.service, track.awaited = service, awaited
+        if not self._output.terminal and track.steps:
+            self._tell_steps(track)
+
+    def settled(self, settled: Settled) -> Track:
+        """The service's way has ended; a failure is told at once."""
+        track = self.tracks[settled.name]
+        track.finished, track.end = time.monotonic(), settled
+        return track
+
+    def _tell_steps(self, track: Track) -> None:
+        for label, condition in track.conditions():
+            if condition is None or condition.status is not Status.TRUE or label in track.told:
+                continue
+            track.told.add(label)
+            words = "not needed" if condition.reason is Reason.NOT_NEEDED else f"ready in {track.seconds:.2f}s"
+            self._output.line(f"{track.name} {label} {words}")
+
+    async def _remind(self) -> None:
+        """In a pipe, says what is awaited when nothing else is said."""
+        while True:
+            await asyncio.sleep(REMIND_SECONDS)
+            for track in self.tracks.values():
+                if track.finished is None and track.awaited not in track.told:
+                    track.told.add(track.awaited)
+                    self._output.line(f"{track.name} waiting: {track.awaited}")
+
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """Keeps the picture moving while services are on their way."""
+        if self._output.silent:
+            yield
+        elif self._output.terminal:
+            with self._live():
+                yield
+        else:
+            task = asyncio.create_task(self._remind(), name="remind")
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    @contextmanager
+    def _live(self) -> Iterator[None]:
+        from rich.live import Live
+
+        with Live(
+            get_renderable=self.picture,
+            console=self._output.console(),
+            refresh_per_second=10,
+            vertical_overflow="visible",
+        ):
+            yield
+
+    def picture(self) -> "RenderableType":
+        """A row for each service: its conditions, the time, and what is awaited."""
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for track in self.tracks.values():
+            cells: list[RenderableType] = [Text(track.name, style="bold")]
+            if track.steps:
+                cells += [Text(f"{sign} {label}", style=style) for label, sign, style in _signs(track)]
+            cells.append(Text(f"{track.seconds:.1f}s", style="dim"))
+            cells.append(
+                _last_word(track) if track.end else Spinner("dots", Text(printable(track.awaited), style="dim"))
+            )
+            table.add_row(*cells)
+        return table
+
+
+def _signs(track: Track) -> Iterator[tuple[str, str, str]]:
+    for label, condition in track.conditions():
+        if condition is None:
+            yield label, "·", "dim"
+        elif condition.status is Status.TRUE:
+            yield label, "✓", "dim green" if condition.reason is Reason.NOT_NEEDED else "green"
+        elif condition.reason.needs_a_person:
+            yield label, "✗", "red"
+        else:
+            yield label, "…", "yellow"
+
+
+def _last_word(track: Track) -> "RenderableType":
+    from rich.text import Text
+
+    if track.end is None or track.end.end is End.DONE:
+        return Text("")
+    return Text(printable(track.end.message), style="red")

@@ -1,0 +1,130 @@
+"""What `-o json` prints: stable fields, described in docs/reference/cli.md.
+
+What the agent said is passed on in the API's own models; these only say how it
+is put together.
+"""
+
+from api.conditions import ConditionType
+from api.model import Model
+from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.spec import ServiceSpec
+from cli.wait import End
+
+
+class AppliedService(Model):
+    """What became of one definition."""
+
+    name: str
+    node: str
+    """Empty where --address named the agent."""
+    change: Change
+    generation: int
+    fields: tuple[FieldChange, ...] = ()
+    actions: tuple[PlannedAction, ...] = ()
+    """In a dry run: what would be done, in order."""
+    end: End | None = None
+    """How the wait ended; null where there was none."""
+    message: str = ""
+    """What is wrong, or was still awaited."""
+    seconds: float | None = None
+    """From handing the definition over until the end."""
+    service: Service
+    """As it was last seen."""
+
+
+class ApplyReport(Model):
+    """`mcp apply`"""
+
+    dry_run: bool
+    services: tuple[AppliedService, ...]
+
+
+class DifferingService(Model):
+    """How one definition differs from what is there."""
+
+    name: str
+    node: str
+    change: Change
+    fields: tuple[FieldChange, ...]
+    actions: tuple[PlannedAction, ...]
+
+
+class DiffReport(Model):
+    """`mcp diff`"""
+
+    services: tuple[DifferingService, ...]
+
+
+class DeletedService(Model):
+    """What became of one service that was to be taken away."""
+
+    name: str
+    actions: tuple[PlannedAction, ...] = ()
+    end: End | None = None
+    message: str = ""
+    seconds: float | None = None
+
+
+class DeleteReport(Model):
+    """`mcp delete`"""
+
+    dry_run: bool
+    services: tuple[DeletedService, ...]
+
+
+class StatusReport(Model):
+    """`mcp status`"""
+
+    node: NodeStatus
+    services: tuple[Service, ...]
+
+
+class ServiceReport(Model):
+    """`mcp status SERVICE`"""
+
+    service: Service
+    events: tuple[Event, ...]
+
+
+class ContainersReport(Model):
+    """`mcp ps`"""
+
+    containers: tuple[Container, ...]
+
+
+class EventsReport(Model):
+    """`mcp events`; with `--follow` one Event a line instead."""
+
+    events: tuple[Event, ...]
+
+
+class WatchLine(Model):
+    """`mcp watch`: one of these a line, with exactly one field that is neither null nor empty."""
+
+    service: Service | None = None
+    deleted: str = ""
+    synced: bool = False
+    """The services as they were are told; what follows are changes."""
+
+
+class ExportReport(Model):
+    """`mcp export`"""
+
+    spec: ServiceSpec
+
+
+class VersionReport(Model):
+    """`mcp version`"""
+
+    version: str
+    node: NodeStatus | None = None
+    """The agent; null where none is configured or it does not answer."""
+
+
+SHORT = {
+    ConditionType.PORTS_ALLOCATED: "ports",
+    ConditionType.CERTIFICATES_READY: "certs",
+    ConditionType.CONTAINERS_RUNNING: "containers",
+    ConditionType.ROUTES_PROGRAMMED: "routes",
+}
+"""What people call the conditions, in the order in which they usually turn true."""

@@ -1,0 +1,283 @@
+"""What people see of services, containers and events, as tables and lines. Pure."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from api.conditions import Condition, ConditionType, Reason, Status
+from api.service import Component, Container, ContainerState, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.spec import ComponentSpec, RouteSpec
+from cli.output import Table
+from cli.reports import SHORT
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago, in the largest unit that fits: `5s`, `3m`, `2h`, `4d`; empty for never."""
+    return "" if since is None else span((now - since).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A time in the largest unit that fits."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def version(image: str) -> str:
+    """An image's tag, or the beginning of its digest."""
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return tag or digest[:19]
+
+
+def services_table(services: Iterable[Service], now: datetime) -> Table:
+    """One row a component; the reason stands in the first of a service that is not ready."""
+    rows = [row for service in services for row in _component_rows(service, now)]
+    headers = ("SERVICE", "COMPONENT", "DESIRED", "OBSERVED", "VERSION", "READY", "AGE", "REASON")
+    if not any(row[-1] for row in rows):
+        return Table(headers[:-1], tuple(row[:-1] for row in rows))
+    return Table(headers, tuple(rows))
+
+
+def _component_rows(service: Service, now: datetime) -> Iterator[tuple[str, ...]]:
+    wanted = {component.name: component for component in service.spec.components}
+    left = {component.name: None for component in service.components if component.name not in wanted}
+    reason = _reason(service)
+    for name, spec in (wanted | left).items():
+        seen = service.component(name)
+        yield (
+            service.name,
+            name,
+            _desired(service, spec),
+            _observed(service, seen),
+            _running_version(service, spec, seen),
+            "yes" if seen is not None and seen.ready and is_ready(service) else "no",
+            age(seen.started_at if seen and seen.started_at else service.created_at, now),
+            reason,
+        )
+        reason = ""
+
+
+def is_ready(service: Service) -> bool:
+    """Whether its current generation has converged."""
+    ready = service.condition(ConditionType.READY)
+    return ready is not None and ready.status is Status.TRUE and ready.observed_generation >= service.generation
+
+
+def _reason(service: Service) -> str:
+    ready = service.condition(ConditionType.READY)
+    if ready is None or ready.observed_generation < service.generation:
+        return f"{Reason.PENDING}: generation {service.generation} has not been looked at yet"
+    if ready.status is Status.TRUE:
+        return ""
+    return f"{ready.reason}: {ready.message}" if ready.message else str(ready.reason)
+
+
+def _desired(service: Service, spec: ComponentSpec | None) -> str:
+    if service.deleting or spec is None:
+        return "removed"
+    return "running" if service.spec.active else "stopped"
+
+
+def _observed(service: Service, seen: Component | None) -> str:
+    condition = service.condition(ConditionType.CONTAINERS_RUNNING)
+    if seen is None or (condition is not None and condition.status is Status.UNKNOWN):
+        return str(ContainerState.UNKNOWN)
+    return str(seen.state)
+
+
+def _running_version(service: Service, spec: ComponentSpec | None, seen: Component | None) -> str:
+    if seen is not None and seen.image:
+        return version(seen.image)
+    if spec is None:
+        return ""
+    return version(spec.image) if spec.image else spec.version or service.spec.version or ""
+
+
+def parts_lines(node: NodeStatus) -> Iterator[str]:
+    """What the agent misses; nothing when all is well."""
+    for part in node.parts:
+        if not part.reachable:
+            yield f"{part.name} cannot be reached from node {node.node}: {part.detail}"
+
+
+def service_lines(service: Service, now: datetime) -> Iterator[str]:
+    """What one service is, above its tables."""
+    state = "being deleted" if service.deleting else "ready" if is_ready(service) else "not ready"
+    if not service.spec.active and not service.deleting:
+        state = "stopped"
+    old = age(service.created_at, now)
+    yield f"{service.name} on {service.node}: {state}, generation {service.generation}, {old} old"
+    if service.deleting:
+        yield f"still to be taken away: {', '.join(service.finalizers) or 'nothing'}"
+
+
+def service_tables(service: Service, events: Iterable[Event], now: datetime) -> Iterator[tuple[str, Table]]:
+    """All about one service: a title and a table each; empty ones are left out."""
+    tables = (
+        ("Conditions", conditions_table(service, now)),
+        ("Components", _components_table(service, now)),
+        ("Routes", _routes_table(service)),
+        ("Certificates", _certificates_table(service, now)),
+        ("Events", events_table(events)),
+    )
+    return ((title, table) for title, table in tables if table.rows)
+
+
+def conditions_table(service: Service, now: datetime) -> Table:
+    """The conditions, the summary last; one that has not seen the current generation is pending."""
+    rows = tuple(_condition_row(kind, service.condition(kind), service.generation, now) for kind in ConditionType)
+    return Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
+
+
+def _condition_row(
+    kind: ConditionType, condition: Condition | None, generation: int, now: datetime
+) -> tuple[str, str, str, str, str]:
+    if condition is None:
+        return kind, Status.UNKNOWN, Reason.PENDING, "", "not looked at yet"
+    stale = condition.observed_generation < generation
+    message = f"of generation {condition.observed_generation}: {condition.message}" if stale else condition.message
+    return kind, condition.status, condition.reason, age(condition.last_transition, now), message
+
+
+def _components_table(service: Service, now: datetime) -> Table:
+    rows = tuple(
+        (
+            component.name,
+            component.container_name,
+            component.state,
+            "yes" if component.ready else "no",
+            component.image,
+            str(component.restarts),
+            age(component.started_at, now),
+            component.message or ("" if component.exit_code is None else f"exit code {component.exit_code}"),
+        )
+        for component in service.components
+    )
+    return Table(("COMPONENT", "CONTAINER", "STATE", "READY", "IMAGE", "RESTARTS", "AGE", "MESSAGE"), rows)
+
+
+def _routes_table(service: Service) -> Table:
+    claims = {(claim.component, claim.route): claim for claim in service.claims}
+    rows = []
+    for component in service.spec.components:
+        for route in component.routes:
+            claim = claims.pop((component.name, route.key), None)
+            port = service.port(component.name, route.key)
+            rows.append(
+                (
+                    f"{component.name}/{route.key}",
+                    claim.hostname if claim else route.hostname or "",
+                    _listener(route),
+                    str(route.mode),
+                    str(port.port) if port else "",
+                    (claim.backend if claim else "") or "not programmed",
+                )
+            )
+    rows += [
+        (f"{claim.component}/{claim.route}", claim.hostname, claim.listener, str(claim.mode), "", claim.backend)
+        for claim in claims.values()
+    ]
+    return Table(("ROUTE", "HOSTNAME", "LISTENER", "MODE", "PORT", "BACKEND"), tuple(rows))
+
+
+def _listener(route: RouteSpec) -> str:
+    return f":{route.port}"
+
+
+def _certificates_table(service: Service, now: datetime) -> Table:
+    rows = tuple(
+        (
+            certificate.hostname,
+            certificate.issuer,
+            f"{certificate.not_after:%Y-%m-%d} (in {span((certificate.not_after - now).total_seconds())})",
+            f"{certificate.renew_at:%Y-%m-%d}",
+            certificate.cert_path,
+        )
+        for certificate in service.certificates
+    )
+    return Table(("CERTIFICATE", "ISSUER", "EXPIRES", "RENEWED", "FILE"), rows)
+
+
+def containers_table(containers: Iterable[Container], now: datetime) -> Table:
+    """Every container of a node, and whose it is."""
+    rows = tuple(
+        (
+            container.name,
+            "mcp" if container.owned else "foreign",
+            container.service,
+            container.component,
+            container.state,
+            container.image,
+            ",".join(container.ports),
+            age(container.created_at, now),
+        )
+        for container in containers
+    )
+    return Table(("CONTAINER", "OWNER", "SERVICE", "COMPONENT", "STATE", "IMAGE", "PORTS", "AGE"), rows)
+
+
+def moment(at: datetime) -> str:
+    """A point in time, in UTC and to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def events_table(events: Iterable[Event]) -> Table:
+    """The timeline, newest last."""
+    return Table(("TIME", "SERVICE", "GEN", "ACTOR", "EVENT", "MESSAGE"), tuple(map(event_row, events)))
+
+
+def event_row(event: Event) -> tuple[str, ...]:
+    """One line of the timeline."""
+    message = f"drift: {event.message}" if event.drift else event.message
+    return moment(event.at), event.service, str(event.generation), event.actor, event.kind, message
+
+
+def field_line(change: FieldChange) -> str:
+    """One difference: `+` what comes, `-` what goes, `~` what changes."""
+    if change.old is None:
+        return f"  + {change.path}: {change.new}"
+    if change.new is None:
+        return f"  - {change.path}: {change.old}"
+    return f"  ~ {change.path}: {change.old} -> {change.new}"
+
+
+def action_line(action: PlannedAction) -> str:
+    """One thing that would be done."""
+    return f"  {action.resource}: {action.description}"
+
+
+def changes_between(old: Service | None, new: Service) -> Iterator[str]:
+    """What became different of a service, one line each; the summary alone of one that is seen first."""
+    if old is None or old.uid != new.uid:
+        yield f"{new.name} {_summary(new)}"
+        return
+    if old.generation != new.generation:
+        yield f"{new.name} generation {new.generation}"
+    if new.deleting and not old.deleting:
+        yield f"{new.name} is being deleted"
+    for component in new.components:
+        before = old.component(component.name)
+        if before is None or before.state != component.state:
+            yield f"{new.name} component {component.name} {component.state}"
+    for condition in new.conditions:
+        if _essence(condition) != _essence(old.condition(condition.type)):
+            yield f"{new.name} {_label(condition.type)} {_words(condition)}"
+
+
+def _summary(service: Service) -> str:
+    ready = service.condition(ConditionType.READY)
+    return f"generation {service.generation} " + (f"ready {_words(ready)}" if ready else "not looked at yet")
+
+
+def _label(kind: ConditionType) -> str:
+    return SHORT.get(kind, "ready")
+
+
+def _words(condition: Condition) -> str:
+    words = f"{condition.status} {condition.reason}"
+    return f"{words}: {condition.message}" if condition.message else words
+
+
+def _essence(condition: Condition | None) -> object:
+    return condition and (condition.status, condition.reason, condition.message)

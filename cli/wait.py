@@ -1,0 +1,203 @@
+"""Follows services until they are where they should be: one way for apply, delete and watch.
+
+Whoever changes something subscribes first, so that no change is missed between
+the answer and the first look. A stream that breaks, as it does when the agent
+restarts, is opened again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from api.client import Client
+from api.control_plane import Watched
+from api.errors import NotFound, RegistryUnavailable, Unreachable
+from api.service import Convergence, Service, convergence
+
+Goal = Callable[[Service | None], tuple[Convergence, str]]
+"""Whether a service is where it should be (None: it is gone), and what is awaited or wrong."""
+
+_AWAY = (Unreachable, RegistryUnavailable)
+
+
+class End(StrEnum):
+    """How the wait for a service ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A service for which there is nothing more to wait."""
+
+    name: str
+    end: End
+    message: str
+    service: Service | None = None
+    """As it was last seen."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """The services as last seen, and their changes as they come."""
+
+    client: Client
+    names: Collection[str]
+    services: dict[str, Service] = field(default_factory=dict)
+    away: str = ""
+    """Why the agent cannot be heard at the moment."""
+    _news: asyncio.Queue[Watched | Exception] = field(default_factory=asyncio.Queue)
+
+    async def changes(self) -> AsyncIterator[Watched]:
+        """The snapshot, `synced`, then each change, across restarts of the agent; never ends by itself."""
+        while True:
+            news = await self._news.get()
+            if isinstance(news, Exception):
+                raise news
+            yield news
+
+    async def current(self, name: str) -> Service | None:
+        """The service as it is now, asked anew; None for one that is gone."""
+        async for attempt in retrying():
+            with attempt:
+                try:
+                    return await self.client.get(name)
+                except NotFound:
+                    return None
+        raise AssertionError("retried without end")
+
+    async def subscribe(self) -> AsyncIterator[Watched]:
+        """A stream whose snapshot is already taken in. Raises Unreachable."""
+        stream = self.client.watch(self.names)
+        before = self.services
+        self.services = {}
+        try:
+            async for watched in stream:
+                self._take(watched)
+                if watched.synced:
+                    break
+        except BaseException:
+            self.services = before | self.services
+            raise
+        self.away = ""
+        for name in before.keys() - self.services.keys():
+            self._take(Watched(deleted=name))
+        return stream
+
+    async def follow(self, stream: AsyncIterator[Watched]) -> None:
+        """Takes in what comes, subscribing again whenever the stream breaks."""
+        try:
+            while True:
+                try:
+                    async for watched in stream:
+                        self._take(watched)
+                except _AWAY as error:
+                    self.away = error.message
+                stream = await self._subscribe_again()
+        except Exception as error:  # told to whoever reads the changes
+            self._news.put_nowait(error)
+
+    async def _subscribe_again(self) -> AsyncIterator[Watched]:
+        async for attempt in retrying():
+            with attempt:
+                return await self.subscribe()
+        raise AssertionError("retried without end")
+
+    def _take(self, watched: Watched) -> None:
+        if watched.service is not None:
+            self.services[watched.service.name] = watched.service
+        elif watched.deleted:
+            self.services.pop(watched.deleted, None)
+        self._news.put_nowait(watched)
+
+
+def retrying() -> AsyncRetrying:
+    """Until the agent is back; whoever waits brings the time limit."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(_AWAY),
+        wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
+        reraise=True,
+    )
+
+
+@asynccontextmanager
+async def following(client: Client, names: Collection[str] = ()) -> AsyncIterator[Follower]:
+    """Follows these services (empty: all); on entry their snapshot is there. Raises Unreachable."""
+    follower = Follower(client, names)
+    task = asyncio.create_task(follower.follow(await follower.subscribe()), name="follow")
+    try:
+        yield follower
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def applied(uid: str, generation: int) -> Goal:
+    """The goal of an apply: that generation of that very service has converged, or a later one."""
+
+    def judge(service: Service | None) -> tuple[Convergence, str]:
+        if service is None or service.uid != uid:
+            return Convergence.FAILED, "somebody deleted it meanwhile"
+        if service.deleting:
+            return Convergence.FAILED, "somebody is deleting it"
+        return convergence(service, generation)
+
+    return judge
+
+
+def deleted(uid: str) -> Goal:
+    """The goal of a delete: that very service is gone."""
+
+    def judge(service: Service | None) -> tuple[Convergence, str]:
+        if service is None or service.uid != uid:
+            return Convergence.DONE, "gone"
+        left = ", ".join(service.finalizers) or "nothing"
+        words = next((condition.message for condition in service.conditions if condition.message), "")
+        return Convergence.WAITING, f"{left} still to be taken away{f' ({words})' if words else ''}"
+
+    return judge
+
+
+async def settle(
+    follower: Follower, goals: Mapping[str, Goal], within: float, show: Callable[[Service, str], None]
+) -> AsyncIterator[Settled]:
+    """Each service as soon as its goal is reached, can't be, or `within` seconds are over.
+
+    `show` is called with every change on the way and with what is then awaited.
+    """
+    open_goals = dict(goals)
+    awaited = dict.fromkeys(goals, "the agent has not said anything about it yet")
+    deadline = asyncio.get_running_loop().time() + within
+    changes = follower.changes()
+    while open_goals:
+        try:
+            async with asyncio.timeout_at(deadline):
+                name, service = await _next_seen(follower, changes)
+        except TimeoutError:
+            break
+        if name not in open_goals:
+            continue
+        verdict, awaited[name] = open_goals[name](service)
+        if service is not None:
+            show(service, awaited[name])
+        if verdict is not Convergence.WAITING:
+            del open_goals[name]
+            yield Settled(name, End(verdict.value), awaited[name], service)
+    for name in open_goals:
+        words = f"{awaited[name]} ({follower.away})" if follower.away else awaited[name]
+        yield Settled(name, End.TIMED_OUT, words, follower.services.get(name))
+
+
+async def _next_seen(follower: Follower, changes: AsyncIterator[Watched]) -> tuple[str, Service | None]:
+    watched = await anext(changes)
+    if watched.service is not None:
+        return watched.service.name, watched.service
+    # The news may be of an earlier service of that name.
+    return watched.deleted, await follower.current(watched.deleted) if watched.deleted else None

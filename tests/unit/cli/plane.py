@@ -1,0 +1,362 @@
+"""A control plane in memory that converges as a test tells it to, served over a real socket."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc.aio
+
+from api.conditions import Condition, ConditionType, Reason, Status
+from api.control_plane import Applied, Deleted, Watched
+from api.diff import diff
+from api.errors import McpError, NotFound
+from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.server import ControlPlaneServicer, ErrorInterceptor
+from api.service import (
+    Certificate,
+    Change,
+    Component,
+    Container,
+    ContainerState,
+    Event,
+    Finalizer,
+    NodeStatus,
+    PartStatus,
+    PlannedAction,
+    PortAllocation,
+    RouteClaim,
+    Service,
+)
+from api.spec import ServiceSpec
+
+STEPS = [kind for kind in ConditionType if kind is not ConditionType.READY]
+
+
+@dataclass
+class Plane:
+    """The registry and the reconcilers in one; what it does after an apply is `behaviour`."""
+
+    behaviour: str = "converge"
+    """`converge`, `stall` (before the routes), `fail` (at the containers) or `nothing`."""
+    refusals: dict[str, McpError] = field(default_factory=dict)
+    registry: dict[str, Service] = field(default_factory=dict)
+    timeline: list[Event] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    engine: str = ""
+    """Why the engine cannot be reached; empty: it can."""
+    _watchers: list[asyncio.Queue[Watched]] = field(default_factory=list)
+    _listeners: list[asyncio.Queue[Event]] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    subscribed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, service: Service) -> None:
+        self.registry[service.name] = service
+        for watcher in self._watchers:
+            watcher.put_nowait(Watched(service=service))
+
+    def forget(self, name: str) -> None:
+        self.registry.pop(name, None)
+        for watcher in self._watchers:
+            watcher.put_nowait(Watched(deleted=name))
+
+    def note(self, service: str, kind: str, message: str, *, drift: bool = False) -> None:
+        event = Event(
+            id=len(self.timeline) + 1,
+            at=datetime.now(UTC),
+            service=service,
+            generation=1,
+            actor="containers",
+            kind=kind,
+            message=message,
+            drift=drift,
+        )
+        self.timeline.append(event)
+        for listener in self._listeners:
+            listener.put_nowait(event)
+
+    def turn(
+        self,
+        name: str,
+        kind: ConditionType,
+        status: Status = Status.TRUE,
+        reason: Reason = Reason.CONVERGED,
+        message: str = "",
+    ) -> None:
+        """A reconciler writes its condition."""
+        service = self.registry[name]
+        condition = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=service.generation,
+            last_transition=datetime.now(UTC),
+        )
+        others = tuple(one for one in service.conditions if one.type is not kind)
+        self.put(service.model_copy(update={"conditions": (*others, condition)}))
+
+    def converge(self, name: str, kinds: Iterable[ConditionType] = tuple(STEPS)) -> None:
+        for kind in kinds:
+            self.turn(name, kind)
+        self.put(observed(self.registry[name]))
+        self.turn(name, ConditionType.READY, message="everything is as defined")
+
+    def _react(self, name: str) -> None:
+        if self.behaviour == "converge":
+            self.converge(name)
+        elif self.behaviour == "stall":
+            for kind in STEPS[:3]:
+                self.turn(name, kind)
+            self.turn(
+                name, ConditionType.ROUTES_PROGRAMMED, Status.FALSE, Reason.WAITING_FOR_CONTAINER, "not answering"
+            )
+            self.turn(name, ConditionType.READY, Status.FALSE, Reason.WAITING_FOR_CONTAINER, "not answering")
+        elif self.behaviour == "fail":
+            self.turn(name, ConditionType.PORTS_ALLOCATED)
+            self.turn(
+                name, ConditionType.CONTAINERS_RUNNING, Status.FALSE, Reason.IMAGE_PULL_FAILED, "no such image hello:v9"
+            )
+
+    async def apply(
+        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Applied:
+        if spec.name in self.refusals:
+            raise self.refusals[spec.name]
+        now = datetime.now(UTC)
+        old = self.registry.get(spec.name)
+        fields = diff(old.spec if old else None, spec)
+        change = Change.CREATED if old is None else Change.CONFIGURED if fields else Change.UNCHANGED
+        service = (
+            old
+            or Service(
+                uid=f"uid-{now.timestamp()}",
+                name=spec.name,
+                node="rift",
+                generation=0,
+                spec=spec,
+                created_at=now,
+                updated_at=now,
+                finalizers=tuple(Finalizer),
+            )
+        ).model_copy(update={"spec": spec, "updated_at": now})
+        if change is not Change.UNCHANGED:
+            service = service.model_copy(update={"generation": service.generation + 1})
+        if dry_run:
+            action = PlannedAction(resource="containers", verb="created", subject=spec.name, description="create it")
+            return Applied(service, change, fields, () if change is Change.UNCHANGED else (action,))
+        self.applied.append(f"{spec.name} by {actor}")
+        if change is not Change.UNCHANGED:
+            self.put(service)
+            self._soon(spec.name)
+        return Applied(service, change, fields)
+
+    def _soon(self, name: str) -> None:
+        task = asyncio.create_task(self._later(name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _later(self, name: str) -> None:
+        self._react(name)
+
+    async def delete(
+        self, name: str, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+    ) -> Deleted:
+        service = await self.get(name)
+        action = PlannedAction(resource="containers", verb="removed", subject=name, description=f"remove {name}")
+        if dry_run:
+            return Deleted(service, (action,))
+        service = service.model_copy(update={"deletion_requested_at": datetime.now(UTC)})
+        self.put(service)
+        if self.behaviour == "converge":
+            for finalizer in Finalizer:
+                left = tuple(one for one in self.registry[name].finalizers if one is not finalizer)
+                self.put(self.registry[name].model_copy(update={"finalizers": left}))
+            self.forget(name)
+        return Deleted(service)
+
+    async def get(self, name: str) -> Service:
+        if name not in self.registry:
+            raise NotFound(f'there is no service "{name}" on node rift')
+        return self.registry[name]
+
+    async def services(self) -> tuple[Service, ...]:
+        return tuple(self.registry.values())
+
+    async def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
+        queue: asyncio.Queue[Watched] = asyncio.Queue()
+        self._watchers.append(queue)
+        try:
+            for service in list(self.registry.values()):
+                if not names or service.name in names:
+                    yield Watched(service=service)
+            yield Watched(synced=True)
+            self.subscribed.set()
+            while True:
+                watched = await queue.get()
+                if not names or (watched.deleted or (watched.service and watched.service.name)) in names:
+                    yield watched
+        finally:
+            self._watchers.remove(queue)
+
+    async def events(self, service: str = "", *, limit: int = 100) -> tuple[Event, ...]:
+        return tuple(event for event in self.timeline if not service or event.service == service)[-limit:]
+
+    async def watch_events(self, service: str = "", *, after_id: int = 0) -> AsyncIterator[Event]:
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._listeners.append(queue)
+        self.subscribed.set()
+        try:
+            for event in [event for event in self.timeline if after_id and event.id > after_id]:
+                yield event
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.remove(queue)
+
+    async def containers(self) -> tuple[Container, ...]:
+        now = datetime.now(UTC)
+        return (
+            Container(
+                id="1",
+                name="hello-web",
+                image="localhost/mcp-hello:v1.0.0",
+                state="running",
+                owned=True,
+                service="hello",
+                component="web",
+                ports=("127.0.0.1:10000->10000/tcp",),
+                created_at=now - timedelta(minutes=3),
+            ),
+            Container(id="2", name="postgres\x1b[31m", image="docker.io/postgres:16", state="exited", owned=False),
+        )
+
+    async def node_status(self) -> NodeStatus:
+        return NodeStatus(
+            node="rift",
+            version="0.1.0",
+            started_at=datetime.now(UTC),
+            services=len(self.registry),
+            ready=0,
+            parts=(PartStatus(name="podman", reachable=not self.engine, detail=self.engine or "4.3.1"),),
+        )
+
+
+def observed(service: Service) -> Service:
+    """The service with all that its reconcilers would have found."""
+    now = datetime.now(UTC)
+    component = service.spec.components[0]
+    return service.model_copy(
+        update={
+            "components": tuple(
+                Component(
+                    name=one.name,
+                    container_name=f"{service.name}-{one.name}",
+                    container_id="abc",
+                    image=one.image or "",
+                    state=ContainerState.RUNNING,
+                    ready=True,
+                    generation=service.generation,
+                    started_at=now,
+                )
+                for one in service.spec.components
+            ),
+            "ports": (PortAllocation(component=component.name, route="default", port=10000),),
+            "claims": tuple(
+                RouteClaim(
+                    listener=f":{route.port}",
+                    hostname=route.hostname or f"{service.name}.svc.mcp.metacircular.net",
+                    component=component.name,
+                    route=route.key,
+                    mode=route.mode,
+                    backend="127.0.0.1:10000",
+                )
+                for route in component.routes
+            ),
+            "certificates": (
+                Certificate(
+                    hostname=f"{service.name}.svc.mcp.metacircular.net",
+                    issuer="MCP CA",
+                    serial="1",
+                    fingerprint="f",
+                    not_before=now,
+                    not_after=now + timedelta(days=90, hours=1),
+                    renew_at=now + timedelta(days=60),
+                    cert_path="/certs/hello.pem",
+                    key_path="/certs/hello.key",
+                ),
+            ),
+        }
+    )
+
+
+@asynccontextmanager
+async def served(plane: Plane, address: str) -> AsyncIterator[None]:
+    """The plane behind that address, until the block ends."""
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
+    server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended, and all that it said."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+
+@dataclass(frozen=True)
+class Mcp:
+    """The `mcp` command as its users start it, in a folder and with settings of its own."""
+
+    folder: Path
+    plane: Plane
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "mcp.toml"
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.folder}/agent.sock"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MCP_CONFIG": str(self.config), "PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return name
+
+    async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cli.main",
+            *arguments,
+            cwd=self.folder,
+            env=self.environment | {"PYTHONPATH": str(Path.cwd())} | environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
+        process = await self.start(*arguments, **environment)
+        async with asyncio.timeout(30):
+            stdout, stderr = await process.communicate(stdin.encode())
+        return Ran(process.returncode or 0, stdout.decode(), stderr.decode())

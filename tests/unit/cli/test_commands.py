@@ -1,0 +1,213 @@
+"""The commands other than `mcp apply`, as programs in a pipe against a real socket."""
+
+import asyncio
+import json
+import re
+import signal
+from contextlib import AsyncExitStack
+
+from api.conditions import ConditionType, Reason, Status
+from tests.unit.cli.plane import Mcp, served
+from tests.unit.cli.test_apply import HELLO, other
+
+
+async def applied(mcp: Mcp, *names: str) -> None:
+    for name in names:
+        await mcp("apply", "-q", "-f", "-", stdin=other(name))
+
+
+async def test_status_shows_desired_beside_observed(mcp: Mcp) -> None:
+    await applied(mcp, "hello", "world")
+    mcp.plane.turn("world", ConditionType.READY, Status.FALSE, Reason.CONFLICT, "world.example is held by a stranger")
+    ran = await mcp("status")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert [re.split(r"  +", line) for line in ran.lines] == [
+        ["SERVICE", "COMPONENT", "DESIRED", "OBSERVED", "VERSION", "READY", "AGE", "REASON"],
+        ["hello", "web", "running", "running", "v1.0.0", "yes", "0s", "-"],
+        ["world", "web", "running", "running", "v1.0.0", "no", "0s", "Conflict: world.example is held by a stranger"],
+    ]
+
+
+async def test_status_of_nothing_says_so(mcp: Mcp) -> None:
+    assert (await mcp("status")).stdout == "node rift has no services\n"
+
+
+async def test_status_says_what_the_agent_misses(mcp: Mcp) -> None:
+    mcp.plane.engine = "no such socket"
+    ran = await mcp("status")
+    assert (ran.status, ran.stderr) == (0, "podman cannot be reached from node rift: no such socket\n")
+
+
+async def test_status_in_json_is_the_service_itself(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    report = json.loads((await mcp("status", "-o", "json")).stdout)
+    assert report["node"]["node"] == "rift"
+    assert report["services"] == [mcp.plane.registry["hello"].model_dump(mode="json")]
+    one = json.loads((await mcp("status", "hello", "-o", "json")).stdout)
+    assert one["service"] == report["services"][0]
+
+
+async def test_status_of_one_service_is_all_about_it(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    mcp.plane.note("hello", "started", "start hello-web: it had exited", drift=True)
+    ran = await mcp("status", "hello")
+    assert ran.lines[0] == "hello on rift: ready, generation 1, 0s old"
+    titles = [line for line in ran.lines if re.fullmatch(r"[A-Z][a-z]+", line)]
+    assert titles == ["Conditions", "Components", "Routes", "Certificates", "Events"]
+    assert "RoutesProgrammed" in ran.stdout
+    assert re.search(
+        r"web/default +hello\.svc\.mcp\.metacircular\.net +:8443 +l7 +10000 +127\.0\.0\.1:10000", ran.stdout
+    )
+    assert re.search(r"\d{4}-\d\d-\d\d \(in 90d\)", ran.stdout)
+    assert "drift: start hello-web: it had exited" in ran.stdout
+
+
+async def test_an_unknown_service_is_refused(mcp: Mcp) -> None:
+    for command in (["status"], ["export"], ["delete"], ["watch"]):
+        ran = await mcp(*command, "nobody")
+        assert (ran.status, ran.stdout) == (5, "")
+        assert ran.stderr == 'mcp: there is no service "nobody" on node rift\n'
+
+
+async def test_ps_tells_ours_from_foreign_ones_and_shows_no_escape_sequences(mcp: Mcp) -> None:
+    ran = await mcp("ps")
+    assert [re.split(r"  +", line) for line in ran.lines] == [
+        ["CONTAINER", "OWNER", "SERVICE", "COMPONENT", "STATE", "IMAGE", "PORTS", "AGE"],
+        [
+            *("hello-web", "mcp", "hello", "web", "running"),
+            *("localhost/mcp-hello:v1.0.0", "127.0.0.1:10000->10000/tcp", "3m"),
+        ],
+        ["postgres\N{REPLACEMENT CHARACTER}[31m", "foreign", "-", "-", "exited", "docker.io/postgres:16", "-", "-"],
+    ]
+    assert [one["owned"] for one in json.loads((await mcp("ps", "-o", "json")).stdout)["containers"]] == [True, False]
+
+
+async def test_events_are_the_newest_and_go_on_across_a_restart(offline: Mcp) -> None:
+    plane = offline.plane
+    for number in range(3):
+        plane.note("hello", "created", f"message {number}")
+    async with AsyncExitStack() as stack, asyncio.timeout(30):
+        first = await stack.enter_async_context(AsyncExitStack())
+        await first.enter_async_context(served(plane, offline.address))
+        assert "message 0" not in (await offline("events", "-n", "2")).stdout
+        assert len(json.loads((await offline("events", "hello", "-o", "json")).stdout)["events"]) == 3
+        plane.subscribed.clear()
+        process = await offline.start("events", "-f", "-n", "1")
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).endswith(b"created  message 2\n")
+        await plane.subscribed.wait()
+        plane.note("hello", "removed", "message 3", drift=True)
+        assert (await process.stdout.readline()).endswith(b"removed  drift: message 3\n")
+        await first.aclose()
+        plane.note("hello", "created", "message 4")
+        await stack.enter_async_context(served(plane, offline.address))
+        assert (await process.stdout.readline()).endswith(b"created  message 4\n")
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert process.returncode == 130
+
+
+async def test_watch_tells_a_line_for_each_change(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    mcp.plane.subscribed.clear()
+    process = await mcp.start("watch")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        lines = [await process.stdout.readline()]
+        await mcp.plane.subscribed.wait()
+        mcp.plane.turn("hello", ConditionType.CONTAINERS_RUNNING, Status.FALSE, Reason.BACKING_OFF, "exit code 1")
+        lines.append(await process.stdout.readline())
+        mcp.plane.forget("hello")
+        lines.append(await process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert [line.decode().split(" ", 1)[1] for line in lines] == [
+        "hello generation 1 ready True Converged: everything is as defined\n",
+        "hello containers False BackingOff: exit code 1\n",
+        "hello deleted\n",
+    ]
+    assert process.returncode == 130
+
+
+async def test_watch_in_json_is_a_line_for_each_message(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    process = await mcp.start("watch", "hello", "-o", "json")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        first, second = [json.loads(await process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert first["service"]["name"] == "hello"
+    assert second == {"service": None, "deleted": "", "synced": True}
+
+
+async def test_delete_waits_until_all_is_gone(mcp: Mcp) -> None:
+    await applied(mcp, "hello", "world")
+    ran = await mcp("delete", "hello", "world", "hello")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert [re.sub(r"[\d.]+s$", "N", line) for line in ran.lines] == [
+        "hello is being deleted",
+        "world is being deleted",
+        "hello deleted in N",
+        "world deleted in N",
+    ]
+    assert mcp.plane.registry == {}
+
+
+async def test_delete_of_one_that_is_unknown_deletes_none(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    assert (await mcp("delete", "hello", "nobody")).status == 5
+    assert not mcp.plane.registry["hello"].deleting
+
+
+async def test_a_dry_run_of_delete_deletes_nothing(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    ran = await mcp("delete", "--dry-run", "hello")
+    assert ran.lines == ["hello would be deleted", "    containers: remove hello"]
+    assert not mcp.plane.registry["hello"].deleting
+
+
+async def test_delete_that_takes_too_long_says_what_is_left(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    mcp.plane.behaviour = "stall"
+    ran = await mcp("delete", "--timeout", "200ms", "hello", "-o", "json")
+    assert ran.status == 3
+    assert ran.stderr == (
+        "hello timed out after 0.2s: routes, containers, certs, ports still to be taken away "
+        "(everything is as defined); the deletion goes on\n"
+    )
+    assert json.loads(ran.stdout)["services"][0]["end"] == "timed-out"
+
+
+async def test_version_shows_both_sides(mcp: Mcp) -> None:
+    ran = await mcp("version")
+    assert ran.lines[1:] == ["mcp-agent 0.1.0 on rift, 0 of 0 services ready", "  podman reachable: 4.3.1"]
+
+
+async def test_version_works_without_an_agent_only_while_none_is_configured(offline: Mcp) -> None:
+    assert (await offline("version")).status == 4
+    ran = await offline("version", MCP_CONFIG="")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert ran.lines[1].startswith("no agent: no agent to ask: there is no mcp.toml")
+
+
+async def test_an_agent_that_does_not_answer_is_told_in_a_sentence(offline: Mcp) -> None:
+    for command in (["status"], ["ps"], ["apply", "-f", "-"], ["watch"], ["delete", "x"], ["events", "-f"]):
+        ran = await offline(*command, stdin=HELLO)
+        assert (ran.status, ran.stdout) == (4, "")
+        assert ran.stderr.startswith(
+            f"mcp: the agent at {offline.address} does not answer: is mcp-agent running there?"
+        )
+        assert len(ran.stderr.splitlines()) == 1
+
+
+async def test_a_reader_that_goes_away_ends_the_command_quietly(mcp: Mcp) -> None:
+    for number in range(2000):
+        mcp.plane.note("hello", "created", f"message {number} " + "x" * 100)
+    process = await mcp.start("events", "-n", "2000")
+    assert process.stdout is not None
+    process.stdout._transport.close()  # type: ignore[attr-defined]  # what `| head -1` does
+    async with asyncio.timeout(20):
+        await process.wait()
+        assert process.stderr is not None
+        assert await process.stderr.read() == b""
