@@ -95,7 +95,7 @@ class Executor:
                     case Failure.NO_SUCH_IMAGE:
                         await self._pull(request.image)
                     case Failure.NO_SUCH_NETWORK:
-                        await self._make_network(request)
+                        await self._make_network(request.network)
                     case Failure.NAME_IN_USE | Failure.GARBLED:
                         return await self._created_after_all(request, error)
                     case _:
@@ -110,12 +110,14 @@ class Executor:
     async def _start(
         self, service: Service, component: str, container_id: str, ports: tuple[tuple[str, int], ...]
     ) -> None:
-        problem: EngineError | None = None
-        try:
-            await self._engine.start(container_id)
-        except EngineError as error:
-            problem = error
+        problem = await self._try_to_start(container_id)
         container = (await self._picture.refresh(container_id)).get(container_id)
+        if problem is not None and problem.failure is Failure.NO_SUCH_NETWORK and container is not None:
+            # Removed behind our back, or by another service's deletion since this container was created.
+            for network in container.networks:
+                await self._make_network(network)
+            problem = await self._try_to_start(container_id)
+            container = (await self._picture.refresh(container_id)).get(container_id)
         if problem is None or (container is not None and container.running):
             return
         if problem.failure is Failure.ADDRESS_IN_USE:
@@ -123,6 +125,13 @@ class Executor:
         if problem.failure is Failure.REFUSED and container is not None:
             raise _refused(container.name, problem) from problem
         raise Transient(Reason.ENGINE_ERROR, problem.message, delay=_AT_ONCE) from problem
+
+    async def _try_to_start(self, container_id: str) -> EngineError | None:
+        try:
+            await self._engine.start(container_id)
+        except EngineError as error:
+            return error
+        return None
 
     async def _contest(
         self, service: Service, component: str, ports: tuple[tuple[str, int], ...], problem: EngineError
@@ -140,9 +149,9 @@ class Executor:
         except EngineError as error:
             raise Terminal(Reason.IMAGE_PULL_FAILED, f"{image} cannot be pulled: {error.message}") from error
 
-    async def _make_network(self, request: ContainerRequest) -> None:
+    async def _make_network(self, name: str) -> None:
         labels = {model.MANAGED_BY: model.MANAGER, model.NODE: self._node}
-        await self._ask(self._engine.make_network(request.network, labels))
+        await self._ask(self._engine.make_network(name, labels))
 
     async def _remove_network(self, name: str) -> None:
         labels = await self._ask(self._engine.network_labels(name)) or {}

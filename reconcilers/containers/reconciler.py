@@ -53,7 +53,7 @@ class Containers:
         self._wake = wake
         self._recorder = Recorder(registry, picture, prober, node, backoff, clock)
         self._executor = Executor(registry, engine, picture, node)
-        self._names: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
         picture.listen(prober.follow)
         picture.listen(self._picture_changed)
@@ -76,7 +76,8 @@ class Containers:
         if service.deleting:
             return await self._plan_deletion(service, world)
         resolved = self._resolved(service)
-        self._names.update({component.container_name: service.name for component in resolved.components})
+        for component in resolved.components:
+            self._names.setdefault(component.container_name, set()).add(service.name)
         if observed(service, world, self._backoff) != service.components:
             self._recorder.touch(service.name)
         planned = plan(service, resolved, world, self._backoff)
@@ -102,6 +103,8 @@ class Containers:
                 await self._executor.remove(action)
             case _:
                 raise TypeError(f"{action!r} is not an action on containers")
+        # Required: a container that ended again within the second looks as it did before it was started.
+        self._changed(service.name)
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """See Reconciler: what was made or started runs and is ready."""
@@ -177,7 +180,7 @@ class Containers:
             if container is not None
         ]
         owned = {container.service for container in changed if container.owned_by(self._node)}
-        return owned | {self._names[container.name] for container in changed if container.name in self._names}
+        return owned.union(*(self._names.get(container.name, ()) for container in changed))
 
     def _changed(self, service: str) -> None:
         self._recorder.touch(service)

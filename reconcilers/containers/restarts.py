@@ -29,8 +29,8 @@ class RestartBackoff:
         """When the next start may be; None: at once."""
         if restarts == 0 or last_start is None:
             return None
-        # 2**32 is beyond any cap, and a larger one would overflow some day.
-        return last_start + min(self.most, self.first * (1 << min(restarts - 1, 32)))
+        # The engine tells whole seconds: the start was up to one later. And 2**32 is beyond any cap.
+        return last_start + timedelta(seconds=1) + min(self.most, self.first * (1 << min(restarts - 1, 32)))
 
     def counted(self, known: Component | None, container: ContainerObservation, now: datetime) -> int:
         """The container's restarts since its last quiet time."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from api.service import Finalizer
 from stack.podman import PodmanHost
 from tests.system.containers.node import Node, running_node
 
@@ -22,3 +23,7 @@ async def node(podman: PodmanHost, folder: Path) -> AsyncIterator[Node]:
     """A rootful node (where the tests run as root)."""
     async with running_node(podman, folder) as running:
         yield running
+        for service in await running.registry.services():
+            if Finalizer.CONTAINERS in service.finalizers:
+                await running.delete(service.name)
+                await running.until_containers_gone(service.name)

@@ -1,14 +1,15 @@
-"""The containers reconciler alone on a real podman: its driver and a real registry, with ports given by the test."""
+"""The containers reconciler alone on a real podman: its driver, a real registry, and ports for all."""
 
 import asyncio
+import os
+import signal
+import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote
-
-from podman import PodmanClient
 
 from api.conditions import Condition, ConditionType, Reason
 from api.resolve import Defaults
@@ -23,6 +24,7 @@ from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
+from stack import images
 from stack.podman import PodmanHost
 from stack.web import free_port
 
@@ -33,23 +35,19 @@ class Node:
     """A running reconciler. `podman` is the engine itself, seen from the outside."""
 
     def __init__(
-        self, host: PodmanHost, registry: Registry, containers: Containers, queue: WorkQueue, defaults: Defaults
+        self, host: PodmanHost, registry: Registry, containers: Containers, name: str, defaults: Defaults, folder: Path
     ) -> None:
         self.host = host
         self.registry = registry
         self.containers = containers
-        self.queue = queue
-        self.defaults = defaults
+        self.folder = folder
+        self.name = name
+        self.network = defaults.network
 
     async def apply(self, spec: ServiceSpec) -> Service:
-        """Stores the definition and gives a port to each route that has none, as the ports reconciler would."""
+        """Stores the definition."""
         service, _ = await self.registry.apply(spec, actor="test")
-        for component in spec.components:
-            for route in component.routes:
-                given = service.port(component.name, route.key)
-                if given is None or given.contested:
-                    await self.registry.allocate_port(service.name, component.name, route.key, free_port())
-        return await self.service(spec.name)
+        return service
 
     async def delete(self, name: str) -> None:
         """Has it deleted, its routes being gone already."""
@@ -96,6 +94,16 @@ class Node:
         await self.until_reason(name, Reason.CONVERGED, seconds)
         return await self.service(name)
 
+    async def until_containers_gone(self, name: str) -> None:
+        """Returns once the reconciler says that it has nothing left to do for a deleted service."""
+        await self.until(name, lambda service: Finalizer.CONTAINERS not in service.finalizers)
+
+    async def until_event(self, name: str, kind: str) -> None:
+        """Returns once the service's timeline tells of something of that kind."""
+        async with asyncio.timeout(20), self.registry.subscribe() as changes:
+            while kind not in {event.kind for event in await self.registry.events(name)}:
+                await anext(changes)
+
     def podman(self, *args: str) -> str:
         """What podman's command line prints."""
         return self.host.run(*args).strip()
@@ -115,12 +123,12 @@ async def running_node(
     host: PodmanHost, folder: Path, *, socket: Path | None = None, backoff: RestartBackoff = QUICK, **engine: float
 ) -> AsyncIterator[Node]:
     """A node named after the test's folder; its registry lasts in there."""
-    name = f"n{quote(folder.name).lower()}"[:40].rstrip("-_")
+    name = f"n-{zlib.crc32(bytes(folder)):08x}"
     registry = await Registry.open(f"sqlite:///{folder / 'registry.db'}", name)
     queue = WorkQueue((metrics := Metrics(["containers"])).reconciler("containers").queue)
-    settings = replace(EngineSettings(str(socket or host.socket)), **engine)
+    settings = replace(EngineSettings(str(socket or host.socket), stop_timeout=1), **engine)
     client = Engine(settings)
-    defaults = Defaults(network=host.network, service_root=str(folder / "srv"))
+    defaults = Defaults(network=f"{host.network}-{name}", service_root=str(folder / "srv"))
     containers = Containers(
         registry=registry,
         engine=client,
@@ -138,7 +146,7 @@ async def running_node(
     for service in await registry.services():
         queue.add(service.name)
     try:
-        yield Node(host, registry, containers, queue, defaults)
+        yield Node(host, registry, containers, name, defaults, folder)
     finally:
         queue.shut_down()
         await asyncio.wait(tasks[1:2], timeout=10)
@@ -153,9 +161,35 @@ async def _wakes(registry: Registry, queue: WorkQueue) -> None:
     async with registry.subscribe() as changes:
         async for change in changes:
             if change.kind in (ChangeKind.SPEC, ChangeKind.FINALIZER, ChangeKind.PORTS):
+                await _give_ports(registry, change.service)
                 queue.add(change.service)
 
 
-def client_of(host: PodmanHost) -> PodmanClient:
-    """The engine, as podman-py gives it."""
-    return PodmanClient(base_url=host.url)
+async def _give_ports(registry: Registry, name: str) -> None:
+    """What the ports reconciler does, without looking at the machine."""
+    service = await registry.service(name)
+    if service is None:
+        return
+    for component in service.spec.components:
+        for route in component.routes:
+            given = service.port(component.name, route.key)
+            if given is None or given.contested:
+                await registry.allocate_port(name, component.name, route.key, free_port())
+
+
+def web(name: str, image: str = images.HELLO, **component: object) -> ServiceSpec:
+    """A service of one component `web` with one route; `component` overrides its fields."""
+    parts = {"name": "web", "image": image, "routes": [{"port": 8443, "mode": "l7"}], **component}
+    return ServiceSpec.model_validate({"name": name, "components": [parts]})
+
+
+def answer(service: Service, path: str = "/") -> str:
+    """What the first component's container says on its published port."""
+    (served,) = service.components[0].ports
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.port}{path}", timeout=5) as response:
+        return str(response.read().decode())
+
+
+def kill(node: Node, container: str) -> None:
+    """Kills the container's process without telling the engine."""
+    os.kill(int(node.inspect(container, "{{.State.Pid}}")), signal.SIGKILL)
