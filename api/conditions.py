@@ -18,10 +18,15 @@ class ConditionType(StrEnum):
     """One a reconciler, and the summary."""
 
     PORTS_ALLOCATED = "PortsAllocated"
+    """Each route has a host port."""
     CERTIFICATES_READY = "CertificatesReady"
+    """Each hostname of an l7 route has a certificate that serves."""
     CONTAINERS_RUNNING = "ContainersRunning"
+    """Each component's container runs as defined and listens on its routes' ports."""
     ROUTES_PROGRAMMED = "RoutesProgrammed"
+    """mc-proxy leads each route's name to its container."""
     READY = "Ready"
+    """The summary: the first of the others that is not as it should be."""
 
 
 class Reason(StrEnum):
@@ -41,7 +46,9 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing"
     """Actions were taken; their effect is awaited."""
     WAITING_FOR_PORTS = "WaitingForPorts"
+    """A route has no host port yet."""
     WAITING_FOR_CERTIFICATE = "WaitingForCertificate"
+    """A route's hostname has no certificate yet."""
     WAITING_FOR_CONTAINER = "WaitingForContainer"
     """A route's backend does not accept connections yet."""
     TERMINATING = "Terminating"
@@ -51,9 +58,13 @@ class Reason(StrEnum):
 
     # The world cannot be seen or does not answer: MCP goes on trying.
     ENGINE_UNREACHABLE = "EngineUnreachable"
+    """podman does not answer."""
     ENGINE_ERROR = "EngineError"
+    """podman answered with an error of its own."""
     PROXY_UNREACHABLE = "ProxyUnreachable"
+    """mc-proxy does not answer."""
     PROXY_ERROR = "ProxyError"
+    """mc-proxy answered with an error of its own."""
     PORT_IN_USE = "PortInUse"
     """Somebody took the port between allocation and start; another one is chosen."""
     INTERNAL_ERROR = "InternalError"
@@ -61,7 +72,9 @@ class Reason(StrEnum):
 
     # A person has to do something. MCP goes on trying, slowly.
     INVALID_SPEC = "InvalidSpec"
+    """The definition cannot be resolved with this node's defaults."""
     IMAGE_PULL_FAILED = "ImagePullFailed"
+    """The image is not here and cannot be had; the message is the engine's."""
     CONTAINER_REFUSED = "ContainerRefused"
     """The engine refuses to create or start it."""
     CONTAINER_FAILED = "ContainerFailed"
@@ -69,9 +82,13 @@ class Reason(StrEnum):
     CONFLICT = "Conflict"
     """A name is held by another service or by a stranger, which stays untouched."""
     PORTS_EXHAUSTED = "PortsExhausted"
+    """No port of the configured range is free."""
     LISTENER_MISSING = "ListenerMissing"
+    """mc-proxy has no listener on the route's port; the message names those it has."""
     ROUTE_REFUSED = "RouteRefused"
+    """mc-proxy refuses the route; the message is its own."""
     CERTIFICATE_FAILED = "CertificateFailed"
+    """No certificate could be issued or laid down."""
     PROXY_NOT_CONFIGURED = "ProxyNotConfigured"
     """The definition has routes, and the agent knows no mc-proxy."""
 
