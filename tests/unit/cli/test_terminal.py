@@ -1,0 +1,130 @@
+"""The command line on a terminal: a real one, made of a pseudo-terminal."""
+
+import asyncio
+import os
+import pty
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from api.conditions import ConditionType
+from tests.unit.cli.plane import STEPS, Mcp
+from tests.unit.cli.test_apply import HELLO
+
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """What a command draws, and the keys that are pressed."""
+
+    def __init__(self, descriptor: int, process: asyncio.subprocess.Process) -> None:
+        self._descriptor = descriptor
+        self._process = process
+        self.drawn = ""
+
+    @property
+    def text(self) -> str:
+        """All that was ever drawn, without colours and cursor movements."""
+        return _STEERING.sub("", self.drawn).replace("\r", "")
+
+    async def until(self, words: str) -> None:
+        async with asyncio.timeout(20):
+            while words not in self.text:
+                await self._read()
+
+    async def end(self) -> int:
+        async with asyncio.timeout(20):
+            while await self._read():
+                pass
+            return await self._process.wait()
+
+    async def _read(self) -> bool:
+        try:
+            data = await asyncio.to_thread(os.read, self._descriptor, 65536)
+        except OSError:  # Linux' way of saying that nobody holds the other side any more
+            return False
+        self.drawn += data.decode()
+        return bool(data)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._descriptor, keys)
+
+
+@asynccontextmanager
+async def terminal(mcp: Mcp, *arguments: str, **environment: str) -> AsyncIterator[Terminal]:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", sys.executable, "-m", "cli.main", *arguments),
+        cwd=mcp.folder,
+        env=mcp.environment | {"PYTHONPATH": str(Path.cwd()), "TERM": "xterm", "COLUMNS": "120"} | environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+
+
+async def test_apply_draws_each_condition_as_it_turns_true(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "stall"
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO)) as screen:
+        await screen.until("✓ ports  ✓ certs  ✓ containers  … routes")
+        await screen.until("WaitingForContainer: not answering")
+        mcp.plane.turn("hello", ConditionType.ROUTES_PROGRAMMED)
+        mcp.plane.turn("hello", ConditionType.READY)
+        assert await screen.end() == 0
+    assert screen.text.index("hello created (generation 1)") < screen.text.index("✓ ports")
+    assert re.search(r"✓ routes .*\nhello ready in [\d.]+s\n$", screen.text)
+    assert "\x1b[?25h" in screen.drawn, "the cursor is shown again"
+
+
+async def test_a_failed_apply_ends_with_the_reason(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "fail"
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO)) as screen:
+        assert await screen.end() == 1
+    assert "✗ containers" in screen.text
+    assert screen.text.endswith("hello failed: ContainersRunning: ImagePullFailed: no such image hello:v9\n")
+
+
+async def test_ctrl_c_leaves_the_rollout_going_and_the_terminal_as_it_was(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "stall"
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO)) as screen:
+        await screen.until("… routes")
+        screen.press(b"\x03")
+        assert await screen.end() == 130
+    assert screen.text.endswith("interrupted: the rollout of hello goes on; mcp status hello shows it\n")
+    assert screen.drawn.rindex("\x1b[?25h") > screen.drawn.rindex("\x1b[?25l")
+
+
+async def test_watch_shows_changes_on_a_screen_of_its_own(mcp: Mcp) -> None:
+    await mcp("apply", "-q", "-f", mcp.write("hello.toml", HELLO))
+    async with terminal(mcp, "watch") as screen:
+        await screen.until("running")
+        mcp.plane.converge("hello", STEPS)
+        mcp.plane.put(mcp.plane.registry["hello"].model_copy(update={"name": "second"}))
+        await screen.until("second")
+        screen.press(b"\x03")
+        assert await screen.end() == 130
+    assert screen.drawn.startswith("\x1b[?1049h")
+    assert "\x1b[?1049l" in screen.drawn
+
+
+async def test_colours_are_left_out_where_they_are_not_wanted(mcp: Mcp) -> None:
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO), NO_COLOR="1") as screen:
+        assert await screen.end() == 0
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", screen.drawn)
+
+
+async def test_a_dumb_terminal_gets_plain_lines(mcp: Mcp) -> None:
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO), TERM="dumb") as screen:
+        assert await screen.end() == 0
+    assert "\x1b" not in screen.drawn
+    assert "hello routes ready in" in screen.drawn
