@@ -5,6 +5,7 @@ every step was verified.
 """
 
 import re
+import shutil
 import signal
 import sys
 import time
@@ -190,7 +191,8 @@ def main() -> int:
     try:
         Demo(host, story).run()
     except (StackError, OSError, grpc.RpcError) as error:
-        story.fail(str(error))
+        shutil.copytree(host.layout.log, LOCAL / "demo-log", dirs_exist_ok=True)
+        story.fail(f"{error} (see {LOCAL / 'demo-log'})")
         return 1
     finally:
         host.down()
