@@ -45,9 +45,10 @@ bench: ## measure against the floor and the peers
 	@$(bin)/python -m benchmarks
 
 .PHONY: generate
-generate: ## generate api/gen from api/proto
+generate: ## generate api/gen from api/proto, docs/reference/cli.md from the commands
 	@scripts/setup check
 	scripts/generate
+	$(bin)/python -m scripts.docs
 
 .PHONY: constraints
 constraints: ## pin the versions that .local/venv has now
