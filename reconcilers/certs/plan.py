@@ -20,7 +20,7 @@ RENEWAL = 2 / 3
 _EVER = datetime.max.replace(tzinfo=UTC)
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS})
 _ROUTE_GOES = timedelta(seconds=1)
-_CONFLICT_ENDS = timedelta(seconds=30)
+_CONFLICT_ENDS = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from reconcilers.routes.plan import Listing, ProxyRoute
 Answer = TypeVar("Answer")
 
 # By default gRPC waits up to two minutes before it tries again to connect; a Unix socket costs nothing to try.
-_RECONNECT_MS = (("initial", 50), ("min", 50), ("max", 250))
+_RECONNECT_MS = (("initial", 50), ("min", 50), ("max", 100))
 
 
 class McProxy:

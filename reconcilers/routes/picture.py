@@ -7,13 +7,20 @@ what it was when the service last looked.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from reconcilers.base import Terminal, Transient
 from reconcilers.routes.mcproxy import McProxy
 from reconcilers.routes.plan import Key, Listing, ProxyRoute
 
-Seen = Mapping[Key, ProxyRoute | None]
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The part of a listing that concerns one service."""
+
+    listeners: frozenset[str]
+    routes: Mapping[Key, ProxyRoute | None]
 
 
 class Picture:
@@ -25,7 +32,7 @@ class Picture:
         self._flight = asyncio.Lock()
         self._flights = 0
         self._latest: Listing | Transient | Terminal | None = None
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, _View] = {}
         self._blind: set[str] = set()
 
     async def fresh(self) -> Listing:
@@ -38,17 +45,18 @@ class Picture:
                 self._latest = await self._look()
             if isinstance(self._latest, Listing):
                 return self._latest
-            raise self._latest
+            # One for each who waits: an exception carries the way by which it came.
+            raise Transient(self._latest.reason, self._latest.message) from self._latest
 
     async def look(self, service: str, keys: Iterable[Key]) -> Listing:
         """A fresh listing for a service that these routes concern from now on. Raises Transient."""
         try:
             listing = await self.fresh()
-        except (Transient, Terminal):
+        except Transient:
             self._blind.add(service)
             raise
         self._blind.discard(service)
-        self._seen[service] = {key: listing.routes.get(key) for key in keys}
+        self._seen[service] = _view(listing, keys)
         return listing
 
     def forget(self, service: str) -> None:
@@ -87,13 +95,13 @@ class Picture:
         """Wakes once for each change; from then on it is the service's own to see to it."""
         try:
             listing = await self.fresh()
-        except (Transient, Terminal):
+        except Transient:
             for service in self._seen.keys() - self._blind:
                 wake(service)
             self._blind |= self._seen.keys()
             return
         for service, seen in self._seen.items():
-            now = {key: listing.routes.get(key) for key in seen}
+            now = _view(listing, seen.routes)
             if now != seen or service in self._blind:
                 self._seen[service] = now
                 wake(service)
@@ -102,10 +110,16 @@ class Picture:
         self._blind.clear()
 
     def _expect(self, service: str, key: Key, route: ProxyRoute | None) -> None:
-        self._seen[service] = {**self._seen.get(service, {}), key: route}
+        if service in self._seen:
+            seen = self._seen[service]
+            self._seen[service] = replace(seen, routes={**seen.routes, key: route})
 
     async def _look(self) -> Listing | Transient | Terminal:
         try:
             return await self._proxy.listing()
         except (Transient, Terminal) as failure:
             return failure
+
+
+def _view(listing: Listing, keys: Iterable[Key]) -> _View:
+    return _View(listing.listeners, {key: listing.routes.get(key) for key in keys})

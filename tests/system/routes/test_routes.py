@@ -104,9 +104,11 @@ async def watched(routes: Routes) -> AsyncIterator[asyncio.Queue[str]]:
     """The names that the background task wakes."""
     woken: asyncio.Queue[str] = asyncio.Queue()
     task = asyncio.create_task(routes.watch(woken.put_nowait))
-    yield woken
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield woken
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @pytest.fixture

@@ -260,9 +260,11 @@ async def watched(world: World) -> AsyncIterator[asyncio.Queue[str]]:
     woken: asyncio.Queue[str] = asyncio.Queue()
     await world.certs.plan(world.service())
     task = asyncio.create_task(world.certs.watch(woken.put_nowait))
-    yield woken
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield woken
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def next_of(woken: asyncio.Queue[str]) -> str:

@@ -22,9 +22,11 @@ async def watched(folder: Path) -> AsyncIterator[asyncio.Queue[Path | None]]:
 
     task = asyncio.create_task(follow())
     await asyncio.sleep(0)
-    yield seen
-    task.cancel()
-    await asyncio.wait([task])
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def hears(seen: asyncio.Queue[Path | None], change: Path | None) -> None:
