@@ -53,11 +53,10 @@ class Table:
 
     def rich(self) -> "RenderableType":
         """The same for a terminal."""
-        from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for header in self.headers:
             table.add_column(header, overflow="fold", no_wrap=header in ("SERVICE", "AGE", "READY"))
         for row in self.rows:

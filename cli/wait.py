@@ -14,6 +14,7 @@ from enum import StrEnum
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from api.client import Client
+from api.conditions import Reason, Status
 from api.control_plane import Watched
 from api.errors import NotFound, RegistryUnavailable, Unreachable
 from api.service import Convergence, Service, convergence
@@ -159,10 +160,16 @@ def deleted(uid: str) -> Goal:
         if service is None or service.uid != uid:
             return Convergence.DONE, "gone"
         left = ", ".join(service.finalizers) or "nothing"
-        words = next((condition.message for condition in service.conditions if condition.message), "")
-        return Convergence.WAITING, f"{left} still to be taken away{f' ({words})' if words else ''}"
+        return Convergence.WAITING, f"{left} still to be taken away{_obstacle(service)}"
 
     return judge
+
+
+def _obstacle(service: Service) -> str:
+    for condition in service.conditions:
+        if condition.status is not Status.TRUE and condition.reason not in (Reason.TERMINATING, Reason.STOPPED):
+            return f" ({condition.reason}: {condition.message})"
+    return ""
 
 
 async def settle(

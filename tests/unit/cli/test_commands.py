@@ -170,11 +170,12 @@ async def test_a_dry_run_of_delete_deletes_nothing(mcp: Mcp) -> None:
 async def test_delete_that_takes_too_long_says_what_is_left(mcp: Mcp) -> None:
     await applied(mcp, "hello")
     mcp.plane.behaviour = "stall"
+    mcp.plane.turn("hello", ConditionType.ROUTES_PROGRAMMED, Status.UNKNOWN, Reason.PROXY_UNREACHABLE, "no such socket")
     ran = await mcp("delete", "--timeout", "200ms", "hello", "-o", "json")
     assert ran.status == 3
     assert ran.stderr == (
         "hello timed out after 0.2s: routes, containers, certs, ports still to be taken away "
-        "(everything is as defined); the deletion goes on\n"
+        "(ProxyUnreachable: no such socket); the deletion goes on\n"
     )
     assert json.loads(ran.stdout)["services"][0]["end"] == "timed-out"
 
