@@ -1,23 +1,19 @@
 """Finds out when a container is ready: when it listens on the port of each of its routes.
 
-The kernel's table of listening sockets in the container's own network
-namespace (proc(5), /proc/<pid>/net/tcp) is exact and costs the container
-nothing: no connection is made, and rootlessport, which accepts connections for
-containers that do not listen yet, is not in the way. Where the table cannot be
-read, or is the host's, a connection decides that is not closed at once.
+What the kernel says of the sockets in the container's own network namespace is
+exact and costs the container nothing: no connection is made, and rootlessport,
+which accepts connections for containers that do not listen yet, is not in the
+way. Where it cannot be asked, or the namespace is the host's, a connection
+decides that is not closed at once.
 """
 
 import asyncio
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from reconcilers.containers.listening import reachable_ports, reachable_ports_by_table
 from reconcilers.containers.model import ContainerObservation, Observation
-
-_LISTEN = "0A"
-# Each 32 bit word is in the host's byte order.
-_LOOPBACK = re.compile("(0000000000000000FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +86,9 @@ class Prober:
     async def _listens(self, container: ContainerObservation) -> bool:
         ports = {served.port for served in container.routes}
         if container.networks:
-            try:
-                return ports <= listening_ports(container.pid)
-            except OSError:
-                # It just ended, or its table is hidden from us.
-                pass
+            # Refused where it just ended, or is hidden from us.
+            with suppress(OSError):
+                return ports <= await _reachable(container.pid)
         return all([await self._accepts(port) for port in sorted(ports)])
 
     async def _accepts(self, port: int) -> bool:
@@ -115,9 +109,8 @@ class Prober:
             writer.transport.abort()
 
 
-def listening_ports(pid: int) -> set[int]:
-    """The TCP ports that can be reached from outside the process's network namespace. Raises OSError."""
-    tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
-    entries = (line.split() for table in tables for line in table.splitlines()[1:])
-    addresses = (entry[1].split(":") for entry in entries if entry[3] == _LISTEN)
-    return {int(port, 16) for address, port in addresses if not _LOOPBACK.fullmatch(address)}
+async def _reachable(pid: int) -> set[int]:
+    try:
+        return reachable_ports(pid)
+    except OSError:
+        return await asyncio.to_thread(reachable_ports_by_table, pid)
