@@ -1,6 +1,7 @@
 """The composition root: the one place that knows every part of an agent and puts them together."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -89,6 +90,9 @@ async def _serve(settings: Settings) -> None:
         agent = Agent(
             registry, loops, resync_seconds=settings.loop.resync_seconds, stop_seconds=settings.loop.stop_seconds
         )
+        # Only faster: what is loaded by now stays, and to look through it all for garbage stops everything for 50 ms.
+        gc.collect()
+        gc.freeze()
         await agent.run(stop)
 
 
