@@ -43,6 +43,10 @@ class Listing:
     routes: Mapping[Key, ProxyRoute]
 
 
+NOTHING = Listing(frozenset(), {})
+"""What is seen by whoever does not look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What is known of the world around the service."""
@@ -110,13 +114,18 @@ _GRAVEST_FIRST = (
 )
 
 
+def wanted(desired: ResolvedService) -> tuple[ResolvedRoute, ...]:
+    """The routes that shall be there: none while the service is stopped."""
+    return desired.routes if desired.active else ()
+
+
 def plan(service: Service, desired: ResolvedService, observed: Observed) -> Plan:
     """What to do for a service that is wanted, running or stopped."""
-    wanted = desired.routes if desired.active else ()
     problems: list[_Problem] = []
     programs: list[Program] = []
-    withdrawals = _withdrawals(service, wanted, "not defined any more" if desired.active else "the service is stopped")
-    for route in sorted(wanted, key=_key):
+    routes = wanted(desired)
+    withdrawals = _withdrawals(service, routes, "not defined any more" if desired.active else "the service is stopped")
+    for route in sorted(routes, key=_key):
         match _decide(service, route, observed):
             case Program() as program:
                 programs.append(program)
@@ -157,8 +166,8 @@ def _outcome(desired: ResolvedService, problems: list[_Problem]) -> Outcome:
     return Outcome(Status.FALSE, problems[0].reason, "; ".join(problem.message for problem in problems))
 
 
-def _withdrawals(service: Service, wanted: Iterable[ResolvedRoute], cause: str) -> list[Action]:
-    keys = {_key(route) for route in wanted}
+def _withdrawals(service: Service, routes: Iterable[ResolvedRoute], cause: str) -> list[Action]:
+    keys = {_key(route) for route in routes}
     return [
         Withdraw(claim.listener, claim.hostname, cause)
         for claim in sorted(service.claims, key=lambda claim: (claim.listener, claim.hostname))

@@ -8,11 +8,11 @@ from api.conditions import ConditionType, Reason
 from api.errors import InvalidSpec
 from api.resolve import Defaults, ResolvedService, resolve
 from api.service import Finalizer, RouteClaim, Service
-from reconcilers.base import NOT_NEEDED, Action, Claimed, Plan, Registry, Terminal
+from reconcilers.base import Action, Claimed, Plan, Registry, Terminal
 from reconcilers.routes import plan as planner
 from reconcilers.routes.mcproxy import McProxy
 from reconcilers.routes.picture import Picture
-from reconcilers.routes.plan import Key, Observed, Program, Withdraw
+from reconcilers.routes.plan import NOTHING, Key, Listing, Observed, Program, Withdraw
 
 
 class Routes:
@@ -40,16 +40,16 @@ class Routes:
 
     async def plan(self, service: Service) -> Plan:
         """What to do about the service's routes. Raises Transient while mc-proxy cannot be seen."""
-        desired = None if service.deleting else self._resolve(service)
-        keys = {(claim.listener, claim.hostname) for claim in service.claims}
-        keys |= {(route.listener, route.hostname) for route in desired.routes} if desired else set()
-        if not keys:
-            self._forget(service.name)
-            return Plan((), NOT_NEEDED)
-        if desired is None:
+        if service.deleting:
             return planner.plan_deletion(service)
-        listing = await self._proxy().look(service.name, keys)
-        observed = Observed(listing, await self._holders(service, desired), frozenset(self._refused))
+        desired = self._resolve(service)
+        keys = {(claim.listener, claim.hostname) for claim in service.claims}
+        keys |= {(route.listener, route.hostname) for route in planner.wanted(desired)}
+        observed = Observed(
+            listing=await self._look(service, keys),
+            holders=await self._holders(service, desired),
+            refused=frozenset(self._refused),
+        )
         return planner.plan(service, desired, observed)
 
     async def execute(self, service: Service, action: Action) -> None:
@@ -77,9 +77,13 @@ class Routes:
             raise Terminal(Reason.PROXY_NOT_CONFIGURED, message)
         return self._picture
 
-    def _forget(self, service: str) -> None:
+    async def _look(self, service: Service, keys: set[Key]) -> Listing:
+        if keys:
+            return await self._proxy().look(service.name, keys)
+        # Whoever neither has nor wants a route does well without a proxy.
         if self._picture is not None:
-            self._picture.forget(service)
+            self._picture.forget(service.name)
+        return NOTHING
 
     def _resolve(self, service: Service) -> ResolvedService:
         try:
@@ -91,7 +95,7 @@ class Routes:
         own = {(claim.listener, claim.hostname) for claim in service.claims}
         holders = {
             (route.listener, route.hostname): await self._registry.claim_holder(route.listener, route.hostname)
-            for route in desired.routes
+            for route in planner.wanted(desired)
             if (route.listener, route.hostname) not in own
         }
         return {key: holder for key, holder in holders.items() if holder is not None and holder != service.name}
@@ -113,6 +117,7 @@ class Routes:
     async def _withdraw(self, service: Service, action: Withdraw) -> None:
         await self._proxy().remove(service.name, (action.listener, action.hostname))
         await self._registry.release_route(service.name, action.listener, action.hostname)
+        self._refused.discard((action.listener, action.hostname))
 
     async def _claim(self, service: Service, claim: RouteClaim) -> None:
         try:
