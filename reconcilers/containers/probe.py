@@ -58,10 +58,11 @@ class Prober:
         for container_id, container in running.items():
             if self._pids.get(container_id) != container.pid:
                 self._ready.discard(container_id)
-                if container.routes:
-                    self._arrivals.put_nowait(container)
-                else:
+                # Only faster: most listen by the time that they are seen, and are then recorded once, as ready.
+                if not container.routes or _listens_already(container):
                     self._ready.add(container_id)
+                else:
+                    self._arrivals.put_nowait(container)
         self._pids = {container_id: container.pid for container_id, container in running.items()}
 
     async def run(self) -> None:
@@ -84,12 +85,11 @@ class Prober:
             pause = min(pause * self._settings.growth, self._settings.most)
 
     async def _listens(self, container: ContainerObservation) -> bool:
-        ports = {served.port for served in container.routes}
         if container.networks:
             # Refused where it just ended, or is hidden from us.
             with suppress(OSError):
-                return ports <= await _reachable(container.pid)
-        return all([await self._accepts(port) for port in sorted(ports)])
+                return _ports(container) <= await _reachable(container.pid)
+        return all([await self._accepts(port) for port in sorted(_ports(container))])
 
     async def _accepts(self, port: int) -> bool:
         writer = None
@@ -107,6 +107,20 @@ class Prober:
             return False
         finally:
             writer.transport.abort()
+
+
+def _ports(container: ContainerObservation) -> set[int]:
+    return {served.port for served in container.routes}
+
+
+def _listens_already(container: ContainerObservation) -> bool:
+    """What can be told at once; False where only a closer look can say."""
+    if not container.networks:
+        return False
+    try:
+        return _ports(container) <= reachable_ports(container.pid)
+    except OSError:
+        return False
 
 
 async def _reachable(pid: int) -> set[int]:
