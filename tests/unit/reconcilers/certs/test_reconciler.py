@@ -8,16 +8,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from api.conditions import Reason, Status
+from api.resolve import Defaults
 from api.service import Finalizer
 from reconcilers.base import Terminal, Transient
 from reconcilers.certs.ca import EmbeddedCa
+from reconcilers.certs.issuer import Chain
 from reconcilers.certs.plan import PROVIDED
+from reconcilers.certs.reconciler import Certs, CertSettings
 from tests.unit.reconcilers.certs.conftest import HOSTNAME, World, spec
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn
 
@@ -205,6 +210,65 @@ async def test_a_dry_run_sees_the_certificate_that_would_be_issued(world: World)
     assert world.files() == []
 
 
+async def test_an_issuer_that_fails_says_why_and_nothing_is_written(world: World) -> None:
+    (action,) = (await world.certs.plan(world.service())).actions
+    world.now = world.ca.certificate.not_valid_after_utc
+    with pytest.raises(Transient, match="the CA expired on") as caught:
+        await world.certs.execute(world.service(), action)
+    assert caught.value.reason is Reason.CERTIFICATE_FAILED
+    assert caught.value.status is Status.FALSE
+    assert world.files() == []
+
+
+class Impostor:
+    """An issuer whose certificates are for another key, or for another name."""
+
+    name = "impostor"
+
+    def __init__(self, ca: EmbeddedCa, *, hostname: str = HOSTNAME, own_key: bool = False) -> None:
+        self._ca = ca
+        self._hostname = hostname
+        self._own_key = own_key
+        self.issued = ca.issued
+        self.verify = ca.verify
+
+    async def issue(self, hostname: str, key: ec.EllipticCurvePrivateKey, lifetime: timedelta) -> Chain:
+        key = ec.generate_private_key(ec.SECP256R1()) if self._own_key else key
+        return await self._ca.issue(self._hostname, key, lifetime)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [({"own_key": True}, "is for another key"), ({"hostname": "other.test"}, "it is for other names")],
+)
+async def test_what_an_issuer_gives_is_checked_before_it_is_laid_down(
+    world: World, wrong: dict[str, Any], complaint: str
+) -> None:
+    settings = CertSettings(world.cert_dir)
+    certs = Certs(world.registry, Impostor(world.ca, **wrong), settings, Defaults(), lambda: world.now)
+    (action,) = (await certs.plan(world.service())).actions
+    with pytest.raises(Transient, match=complaint):
+        await certs.execute(world.service(), action)
+    assert world.files() == []
+
+
+async def test_a_definition_that_this_node_cannot_resolve_is_the_operator_s_to_mend(world: World) -> None:
+    (component,) = world.service().spec.components
+    untagged = component.model_copy(update={"image": "i"})
+    world.registry.update("shop", spec=world.service().spec.model_copy(update={"components": (untagged,)}))
+    with pytest.raises(Terminal) as caught:
+        await world.certs.plan(world.service())
+    assert caught.value.reason is Reason.INVALID_SPEC
+
+
+async def test_a_dry_run_of_a_deletion_sees_the_certificate_gone(world: World) -> None:
+    await world.converge()
+    world.registry.update("shop", deletion_requested_at=world.now, finalizers=(Finalizer.CERTS,))
+    actions = (await world.certs.plan(world.service())).actions
+    assert world.certs.assume(world.service(), actions).certificates == ()
+    assert world.files() == ["shop.test.key", "shop.test.pem"]
+
+
 class Died(BaseException):
     """The agent was killed."""
 
@@ -290,6 +354,17 @@ async def test_our_own_writes_wake_nobody(world: World) -> None:
         world.path("shop.test.pem").write_text("edited")
         assert await next_of(woken) == "shop"
         assert woken.empty()
+
+
+async def test_a_folder_that_cannot_be_watched_does_not_end_the_watch(tmp_path: Path) -> None:
+    world = World(tmp_path, MemoryRegistry(newborn(spec(HOSTNAME))))
+    settings = CertSettings(tmp_path / ("x" * 300))
+    certs = Certs(world.registry, world.ca, settings, Defaults(), lambda: world.now)
+    task = asyncio.create_task(certs.watch(lambda service: None))
+    done, _ = await asyncio.wait([task], timeout=0.05)
+    assert not done
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_files_of_nobody_wake_nobody(world: World) -> None:

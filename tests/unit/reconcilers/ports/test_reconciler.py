@@ -6,7 +6,7 @@ import pytest
 
 from api.conditions import Reason
 from api.resolve import Defaults
-from api.service import Service
+from api.service import Finalizer, Service
 from api.spec import ComponentSpec, RouteSpec, ServiceSpec
 from reconcilers.base import Terminal, Transient
 from reconcilers.ports.linux import ephemeral_ports, is_bindable
@@ -113,3 +113,13 @@ def test_asking_for_a_port_does_not_take_it() -> None:
 
 def test_the_ephemeral_range_is_the_kernels() -> None:
     assert len(ephemeral_ports()) > 0
+
+
+async def test_a_deleted_service_gives_its_port_back() -> None:
+    registry = MemoryRegistry(newborn(spec()))
+    ports = Ports(registry, Defaults(), PortSettings(20000, 20000), everything_is_free)
+    await converge(ports, registry, "shop")
+    registry.update("shop", deletion_requested_at=registry["shop"].created_at, finalizers=(Finalizer.PORTS,))
+    assumed = ports.assume(registry["shop"], (await ports.plan(registry["shop"])).actions)
+    assert assumed.ports == ()
+    assert (await converge(ports, registry, "shop")).ports == ()
