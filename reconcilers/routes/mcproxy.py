@@ -87,6 +87,9 @@ class McProxy:
 
     def _translated(self, error: grpc.aio.AioRpcError) -> Exception:
         details = error.details() or error.code().name
+        if details.startswith("failed to connect"):
+            # gRPC repeats the address three times before it comes to the reason.
+            details = details.rpartition(": ")[2]
         match error.code():
             case grpc.StatusCode.NOT_FOUND:
                 return _NotFound(details)

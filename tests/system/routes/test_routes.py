@@ -244,6 +244,7 @@ async def test_a_missing_socket_is_unreachable_at_once(tmp_path: Path) -> None:
             await proxy.listing()
     await proxy.close()
     assert caught.value.reason is Reason.PROXY_UNREACHABLE
+    assert caught.value.message == f"mc-proxy at {proxy.socket} does not answer: No such file or directory"
 
 
 @pytest.mark.parametrize("step", ["claim_route", "add", "claim_route again", "remove", "release_route"])
