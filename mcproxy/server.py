@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import stat
 from collections.abc import Coroutine
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,23 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 from grpc_reflection.v1alpha import reflection
 
 from api.gen.mc_proxy.v1 import admin_pb2, admin_pb2_grpc
-from mcproxy.certificate import load_bundle
 from mcproxy.errors import Refused
 from mcproxy.haproxy import ConfigRefused, HAProxy
 from mcproxy.interceptor import TranslateErrors
-from mcproxy.model import Bundle, Entry, Mode, RouteKey, State
+from mcproxy.model import RouteKey, State
 from mcproxy.render import Listener
+from mcproxy.restore import restore, seed, without_the_refused
 from mcproxy.runtime import RuntimeDir
 from mcproxy.service import ProxyAdmin
 from mcproxy.settings import Settings
-from mcproxy.store import Store, StoredRoute
+from mcproxy.store import Store
 from mcproxy.table import Table
-from mcproxy.upstream import UpstreamWatch, assumed, find_out
+from mcproxy.upstream import UpstreamWatch
 
 log = structlog.get_logger()
 
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["ProxyAdminService"].full_name
-_GRACE = 5.0
+_GRACE = 1.0
 
 
 class StartError(Exception):
@@ -52,7 +51,7 @@ async def serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         try:
             await _start(settings, stack)
-        except (ConfigRefused, OSError, sqlite3.Error, RuntimeError) as error:
+        except (ConfigRefused, Refused, OSError, sqlite3.Error, RuntimeError) as error:
             raise StartError(str(error)) from error
         log.info("serving", socket=str(settings.admin.socket), listeners=sorted(settings.listener_addrs))
         await stop.wait()
@@ -69,12 +68,13 @@ async def _start(settings: Settings, stack: contextlib.AsyncExitStack) -> None:
     store = Store(settings.database.path)
     stack.callback(store.close)
     if store.is_new:
-        store.create(_seed(settings))
+        store.create(seed(settings))
     listeners = _listeners(settings)
     checks = health_aio.HealthServicer()
     faults: asyncio.Queue[RouteKey] = asyncio.Queue()
     haproxy = HAProxy(settings.haproxy.binary, runtime, listeners, faults, _Teller(checks))
-    state = await _without_the_refused(haproxy, await _restore(store, runtime, settings.listener_addrs))
+    restored, doubtful = await restore(store, runtime, settings.listener_addrs)
+    state = await without_the_refused(haproxy, restored)
     stack.push_async_callback(haproxy.stop, settings.shutdown_timeout)
     await haproxy.start(state)
     store.write(State(), state)
@@ -84,7 +84,7 @@ async def _start(settings: Settings, stack: contextlib.AsyncExitStack) -> None:
     await _background(stack, table.run())
     await _background(stack, watch.run(faults))
     stack.push_async_callback(watch.close)
-    for key in state.entries:
+    for key in doubtful:
         watch.doubt(key)
     admin = ProxyAdmin(table, haproxy, watch, listeners, started)
     await _serve_admin(settings.admin.socket, admin, checks, stack)
@@ -94,20 +94,25 @@ async def _serve_admin(
     path: Path, admin: ProxyAdmin, checks: health_aio.HealthServicer, stack: contextlib.AsyncExitStack
 ) -> None:
     """Binds the socket as the last thing of all: who can connect finds everything running."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StartError(f"{path.parent} is writable by others, so the admin socket in it could be replaced")
+    _make_private(path.parent)
     server = grpc.aio.server(interceptors=[TranslateErrors()])
     admin_pb2_grpc.add_ProxyAdminServiceServicer_to_server(admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection(
         (_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
     )
-    # The umask has made it 0600 from its first moment.
     server.add_insecure_port(f"unix:{path}")
     await server.start()
+    # The umask has kept others out from its first moment; this only takes away the executable bit.
+    os.chmod(path, 0o600)  # noqa: PTH101 - pathlib counts as blocking here, os does not
     stack.push_async_callback(server.stop, _GRACE)
     stack.push_async_callback(checks.enter_graceful_shutdown)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartError(f"{folder} is writable by others, so the admin socket in it could be replaced")
 
 
 class _Teller:
@@ -160,59 +165,3 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-def _seed(settings: Settings) -> State:
-    """What a new database begins with. Raises StartError for a route whose certificate cannot be used."""
-    state = State(firewall=tuple(dict.fromkeys(settings.firewall)))
-    for seed in settings.routes:
-        route = seed.route()
-        try:
-            bundle = load_bundle(route.tls_cert, route.tls_key) if route.mode is Mode.L7 else None
-        except Refused as error:
-            raise StartError(f"route {route.hostname}: {error}") from error
-        state = state.with_entry(seed.listener, Entry(route, bundle, assumed(route)))
-    return state
-
-
-async def _restore(store: Store, runtime: RuntimeDir, addrs: frozenset[str]) -> State:
-    """The state that the database holds, with what is known today about certificates and backends."""
-    stored = store.load()
-    for lost in {route.listener for route in stored.routes} - addrs:
-        log.warning("routes of a listener that is not configured any more are left out", listener=lost)
-    kept = [route for route in stored.routes if route.listener in addrs]
-    findings = await asyncio.gather(*(find_out(each.route, assumed(each.route)) for each in kept))
-    entries = {
-        each.key: Entry(each.route, _bundle(each, runtime), finding.upstream)
-        for each, finding in zip(kept, findings, strict=True)
-    }
-    limits = {addr: limit for addr, limit in stored.limits.items() if addr in addrs}
-    return State(entries, stored.firewall, limits)
-
-
-def _bundle(stored: StoredRoute, runtime: RuntimeDir) -> Bundle | None:
-    """The route's certificate as it is now; its last good copy when the files are gone or broken."""
-    if stored.route.mode is not Mode.L7:
-        return None
-    try:
-        return load_bundle(stored.route.tls_cert, stored.route.tls_key)
-    except Refused as error:
-        saved = runtime.saved_bundle(stored.bundle) if stored.bundle else None
-        log.warning(
-            "certificate unusable", hostname=stored.key.hostname, reason=str(error), served_from_copy=bool(saved)
-        )
-        return saved
-
-
-async def _without_the_refused(haproxy: HAProxy, state: State) -> State:
-    """The state without the certificates that HAProxy does not take, so that they cost only their own routes."""
-    if await haproxy.check(state) is None:
-        return state
-    kept = replace(state, entries={})
-    for key, entry in state.entries.items():
-        candidate = kept.with_entry(key.listener, entry)
-        if reason := await haproxy.check(candidate):
-            log.error("route left out", listener=key.listener, hostname=key.hostname, reason=reason)
-            candidate = kept.with_entry(key.listener, replace(entry, bundle=None))
-        kept = candidate
-    return kept

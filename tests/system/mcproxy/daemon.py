@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import stat
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
@@ -25,6 +26,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def mode(path: Path) -> int:
+    """The file's permissions."""
+    return stat.S_IMODE(path.lstat().st_mode)
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
@@ -132,6 +138,15 @@ class Daemon:
         """What ListRoutes gives."""
         request = pb.ListRoutesRequest(listener_addr=f":{self.ports[listener]}")
         return list((await self.admin.ListRoutes(request, timeout=20)).routes)
+
+    def forget_routes(self) -> None:
+        """Deletes the database of a mcproxyd that does not run."""
+        for path in self.database.parent.glob(f"{self.database.name}*"):
+            path.unlink()
+
+    def restore(self, copy: Path) -> None:
+        """Puts a copy in the database's place."""
+        copy.rename(self.database)
 
     def haproxy_pids(self) -> list[int]:
         """All HAProxy processes that run from this daemon's folder; the first is the master."""
