@@ -152,7 +152,12 @@ class Picture:
         while True:
             async for attempt in AsyncRetrying(wait=pauses, retry=retry_if_exception_type(Transient)):
                 with attempt:
-                    await self._connect()
+                    try:
+                        await self._connect()
+                    except Transient:
+                        # Required: without events nothing else would notice that an engine is gone.
+                        self._ask(())
+                        raise
 
     async def _connect(self) -> None:
         """Follows the engine for as long as it goes well; raises Transient where that was not long."""
