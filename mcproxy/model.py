@@ -30,30 +30,34 @@ def _is_ip(text: str) -> bool:
     return True
 
 
-def normal_hostname(text: str) -> str:
+def _is_hostname(text: str) -> bool:
+    # Some letters outside ASCII have an ASCII letter as their lower case.
+    labels = text.lower().split(".") if text.isascii() and len(text) <= _MAX_HOSTNAME else [""]
+    return all(_LABEL.fullmatch(label) for label in labels)
+
+
+def _normal_hostname(text: str) -> str:
     """A DNS name in lower case. Raises ValueError for anything a ClientHello could not carry (RFC 6066, section 3)."""
-    name = text.lower()
-    if _is_ip(name):
+    if _is_ip(text):
         raise ValueError(f"hostname {text!r} is an address, which SNI never carries")
-    if not name or len(name) > _MAX_HOSTNAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if not _is_hostname(text):
         raise ValueError(f"hostname {text!r} is not a DNS name")
-    return name
+    return text.lower()
 
 
 def split_backend(text: str) -> tuple[str, int]:
     """Host and port of "host:port" or "[v6]:port". Raises ValueError."""
-    host, colon, port_text = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text[:6]) <= 65535:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
         raise ValueError(f'backend {text!r} is not "host:port" with a port from 1 to 65535')
-    if bracketed:
+    if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if bracketed != (":" in host) or not (_is_ip(host) and "%" not in host):
-        try:
-            normal_hostname(host)
-        except ValueError:
-            raise ValueError(f"backend {text!r} names neither an address nor a DNS name") from None
-    return host, int(port_text)
+        good = ":" in host and "%" not in host and _is_ip(host)
+    else:
+        good = ":" not in host and (_is_ip(host) or _is_hostname(host))
+    if not good:
+        raise ValueError(f"backend {text!r} names neither an address nor a DNS name")
+    return host, int(port)
 
 
 def _checked_backend(text: str) -> str:
@@ -68,7 +72,7 @@ def _checked_listener_addr(text: str) -> str:
 
 
 ListenerAddr = Annotated[str, AfterValidator(_checked_listener_addr)]
-Hostname = Annotated[str, AfterValidator(normal_hostname)]
+Hostname = Annotated[str, AfterValidator(_normal_hostname)]
 Backend = Annotated[str, AfterValidator(_checked_backend)]
 
 

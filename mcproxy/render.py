@@ -69,6 +69,8 @@ frontend tls{addr}
   bind unix@{runtime}/tls-{port}.sock mode 600 accept-proxy ssl crt-list {certificates} \
 alpn h2,http/1.1 ssl-min-ver TLSv1.3 strict-sni
   option http-no-delay
+  # A client that ignores GOAWAY must not keep an old worker.
+  timeout client-fin 30s
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto https
   http-request set-header X-Real-IP %[src]

@@ -34,7 +34,8 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
         leaf = self._sign(name, key.public_key(), x509.SubjectAlternativeName([x509.DNSName(hostname)]))
-        files = Files(self._folder / f"{hostname}.pem", self._folder / f"{hostname}.key")
+        stem = hostname[-200:]
+        files = Files(self._folder / f"{stem}.pem", self._folder / f"{stem}.key")
         files.cert.write_bytes(leaf.public_bytes(Encoding.PEM) + self.pem.encode())
         files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return files

@@ -71,11 +71,40 @@ async def test_open_connections_outlive_changes(daemon: Daemon, authority: Autho
         assert (await asyncio.wait_for(web.reader.readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 200")
         through.close()
         web.close()
+        await until(lambda: _old_worker_left(daemon))
 
-        async def old_workers_left() -> bool:
-            return len(daemon.haproxy_pids()) == 2
 
-        await until(old_workers_left)
+async def _old_worker_left(daemon: Daemon) -> bool:
+    return len(daemon.haproxy_pids()) == 2
+
+
+async def test_an_idle_connection_keeps_no_old_worker(daemon: Daemon, authority: Authority) -> None:
+    """It waits for a next request, which would meet the old state."""
+    async with http1("web") as port:
+        await daemon.l7("web.test", port, authority.issue("web.test"))
+        idle = await connect(daemon.port, "web.test", authority.client("http/1.1"))
+        assert (await idle.request("web.test")).status == 200
+        await daemon.l4("other.test", 9)
+        assert await asyncio.wait_for(idle.reader.read(), 5) == b""
+        idle.close()
+        await until(lambda: _old_worker_left(daemon))
+
+
+async def test_an_http2_client_is_told_to_come_again(daemon: Daemon, authority: Authority) -> None:
+    """By GOAWAY, which leaves it to finish what it has begun."""
+    async with http1("web") as port:
+        await daemon.l7("web.test", port, authority.issue("web.test"))
+        client = await connect(daemon.port, "web.test", authority.client("h2"))
+        client.writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
+        await daemon.l4("other.test", 9)
+        async with asyncio.timeout(5):
+            kind = None
+            while kind != 7:
+                head = await client.reader.readexactly(9)
+                kind = head[3]
+                await client.reader.readexactly(int.from_bytes(head[:3], "big"))
+        client.close()
+        await until(lambda: _old_worker_left(daemon))
 
 
 async def test_traffic_flows_when_add_route_returns(daemon: Daemon, authority: Authority) -> None:

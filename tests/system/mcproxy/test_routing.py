@@ -32,6 +32,14 @@ async def test_names_match_whatever_their_case(daemon: Daemon, authority: Author
         (await connect(daemon.port, "RaW.test", authority.client())).close()
 
 
+async def test_the_longest_name_works(daemon: Daemon, authority: Authority) -> None:
+    labels = ".".join(["x" * 63] * 3)
+    hostname = f"{labels}.{'y' * 61}"
+    async with tls_echo("raw", authority.server(hostname)) as raw:
+        await daemon.l4(hostname, raw)
+        (await connect(daemon.port, hostname, authority.client())).close()
+
+
 @pytest.mark.parametrize("hostname", ["other.test", "sub.web.test", "test", "eb.test"])
 async def test_unknown_names_are_hung_up_on(daemon: Daemon, authority: Authority, hostname: str) -> None:
     """At once and without a word of TLS."""
