@@ -1,8 +1,10 @@
 """Follows each generation from its write until it is ready: for the timeline and for the metrics."""
 
+from contextlib import suppress
 from typing import Protocol
 
 from api.conditions import ConditionType
+from api.errors import RegistryUnavailable
 from api.service import Convergence, Service, convergence
 from controller.metrics import Metrics
 from controller.registry import ChangeKind, EventDraft, Report, Subscription
@@ -34,7 +36,8 @@ class Rollouts:
             if change.kind is ChangeKind.SPEC:
                 self._under_way.add(change.service)
             elif change.kind is ChangeKind.CONDITION and change.service in self._under_way:
-                await self._look(change.service)
+                with suppress(RegistryUnavailable):  # the next condition of this rollout has it looked at again
+                    await self._look(change.service)
 
     async def _look(self, name: str) -> None:
         service = await self._registry.service(name)

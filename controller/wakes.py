@@ -1,9 +1,11 @@
 """Who looks again when something in the registry changes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 from api.conditions import ConditionType, Reason
+from api.errors import RegistryUnavailable
 from api.service import Service
 from controller.queue import Priority, WorkQueue
 from controller.registry import ChangeKind, Subscription
@@ -13,9 +15,10 @@ ALL: Final = ("ports", "certs", "containers", "routes")
 WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.SPEC: ALL,
     ChangeKind.FINALIZER: ALL,
-    ChangeKind.PORTS: ("ports", "containers"),
+    ChangeKind.PORTS: ("containers",),
+    ChangeKind.CONTESTED: ("ports", "containers"),
     ChangeKind.CERTIFICATE: ("routes",),
-    ChangeKind.COMPONENT: ("routes",),
+    ChangeKind.BACKEND: ("routes",),
 }
 """By reconciler; what is not here wakes nobody, or is released for whoever waits."""
 
@@ -39,7 +42,8 @@ class Wakes:
         """Queues whoever depends on a change, for as long as there are changes."""
         async for change in changes:
             if change.kind is ChangeKind.CLAIM_RELEASED:
-                await self._wake_waiting()
+                with suppress(RegistryUnavailable):  # the resync wakes them too, later
+                    await self._wake_waiting()
             for reconciler in WAKES.get(change.kind, ()):
                 self._queues[reconciler].add(change.service)
 
