@@ -123,7 +123,8 @@ async def _look_at_proxy(proxy: McProxy) -> str:
 @asynccontextmanager
 async def _outside(settings: Settings) -> AsyncIterator[_Outside]:
     engine = Engine(EngineSettings(settings.podman.socket, timeout=settings.podman.timeout_seconds))
-    proxy = McProxy(settings.mcproxy.socket) if settings.mcproxy.socket else None
+    patience = timedelta(seconds=settings.mcproxy.timeout_seconds)
+    proxy = McProxy(settings.mcproxy.socket, patience) if settings.mcproxy.socket else None
     try:
         yield _Outside(engine, proxy)
     finally:
