@@ -4,6 +4,7 @@ The engine's answer is a hint: it may fail after it did the work, and it may
 never come. What counts is the next listing.
 """
 
+import zlib
 from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import timedelta
@@ -151,7 +152,10 @@ class Executor:
 
     async def _make_network(self, name: str) -> None:
         labels = {model.MANAGED_BY: model.MANAGER, model.NODE: self._node}
-        await self._ask(self._engine.make_network(name, labels))
+        # Left to itself podman takes the first podmanN that is free just now, which on a machine with several podmans
+        # may be another's that has no container at the moment: the two would share a bridge, and lose it together.
+        interface = f"mcp-{zlib.crc32(f'{self._node}/{name}'.encode()):08x}"
+        await self._ask(self._engine.make_network(name, interface, labels))
 
     async def _remove_network(self, name: str) -> None:
         labels = await self._ask(self._engine.network_labels(name)) or {}

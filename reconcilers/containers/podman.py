@@ -210,10 +210,16 @@ class Engine:
             if problem:
                 raise EngineError(Failure.REFUSED, problem)
 
-    async def make_network(self, name: str, labels: dict[str, str]) -> None:
+    async def make_network(self, name: str, interface: str, labels: dict[str, str]) -> None:
         """Makes a bridge network with names for its containers; one that exists stays. Raises EngineError."""
-        body = json.dumps({"name": name, "driver": "bridge", "dns_enabled": True, "labels": labels})
-        await self._call("POST", "/networks/create", data=body, allow=(409,))
+        network = {
+            "name": name,
+            "driver": "bridge",
+            "network_interface": interface,
+            "dns_enabled": True,
+            "labels": labels,
+        }
+        await self._call("POST", "/networks/create", data=json.dumps(network), allow=(409,))
 
     async def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network, or None where it does not exist. Raises EngineError."""

@@ -109,7 +109,7 @@ async def test_a_network_that_was_lost_while_nobody_was_on_it_is_made_again(node
     await node.apply(spec)
     await node.until_ready("alpha")
     await node.apply(spec.model_copy(update={"active": False}))
-    await node.until("alpha", lambda s: s.components[0].state is ContainerState.EXITED)
+    await node.until_event("alpha", "stopped")
     (node.host.storage / "networks" / f"{node.network}.json").unlink()
     await node.apply(spec)
     assert answer(await node.until_ready("alpha")) == "mcp-hello v1.0.0\n"
