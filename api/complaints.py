@@ -1,10 +1,11 @@
-"""Says in a person's words what pydantic found wrong with a definition.
+"""Says in a person's words what pydantic found wrong with a definition, or with another of our TOML files.
 
 A sentence completes the field's path: `components[0].routes[0].port: must be a
 whole number, not the text "8443": leave the quotes away`.
 """
 
 import difflib
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _PATTERNS = {
     _pattern(Version): 'must be an image tag such as v1.0.0 (letters, digits, "_.-", at most 128)',
 }
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
 _SHOWN = 60
 """Characters of a wrong value that are shown."""
 
@@ -90,7 +93,7 @@ def _sentence(details: ErrorDetails, value: Any, tables: Tables) -> str:
     if kind == "value_error":
         # A validator of one text says what that text is not; one of a table speaks for itself.
         return f"{shown} {context['error']}" if isinstance(value, str) else str(context["error"])
-    if kind == "enum":
+    if kind in ("enum", "literal_error"):
         return _not_one_of(context["expected"], value, shown)
     return f"{_WANTED.get(kind, _anything_else)(location, context)}, not {shown}{_hint(kind, value)}"
 
@@ -112,11 +115,17 @@ def _header(name: object, container: str) -> str:
 _WANTED: Mapping[str, Callable[[_Location, _Context], str]] = {
     "string_type": lambda _, __: "must be text in quotes",
     "int_type": lambda _, __: "must be a whole number",
+    "int_parsing": lambda _, __: "must be a whole number",
+    "float_type": lambda _, __: "must be a number",
+    "float_parsing": lambda _, __: "must be a number",
+    "finite_number": lambda _, __: "must be a finite number",
     "bool_type": lambda _, __: "must be true or false",
+    "bool_parsing": lambda _, __: "must be true or false",
     "tuple_type": _list_wanted,
     "model_type": lambda _, __: "must be a table",
     "dict_type": lambda _, __: "must be a table",
     "too_short": lambda location, context: f"needs at least one {_header(location[-1], context['field_type'])} table",
+    "greater_than": lambda _, context: f"must be more than {context['gt']:g}",
     "greater_than_equal": lambda _, context: f"must be at least {context['ge']}",
     "less_than_equal": lambda _, context: f"must be at most {context['le']}",
     "string_pattern_mismatch": lambda _, context: _PATTERNS.get(context["pattern"], _anything_else(_, context)),
@@ -128,6 +137,8 @@ def _hint(kind: str, value: Any) -> str:
     match kind, value:
         case ("int_type", str()) if value.strip().isdecimal():
             return f": write {int(value)} without quotes"
+        case ("float_type", str()) if _NUMBER.fullmatch(value.strip()):
+            return f": write {value.strip()} without quotes"
         case ("bool_type", "true" | "false"):
             return f": write {value} without quotes"
         case ("string_type", bool() | int() | float()):

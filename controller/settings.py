@@ -5,32 +5,52 @@ Every setting can be overridden by a variable named after its place:
 unit that ends its name.
 """
 
+import re
 import socket
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from api.complaints import Complaint, Tables, complaints
 from api.errors import Refused
+from api.manifest import InvalidManifest, read
 from api.model import Model
-from api.notation import field_path
 from api.resolve import Defaults
 from api.spec import Name
 from controller.logs import LogFormat
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})")
+_LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
 
 
 def _absolute(value: str) -> str:
-    if value and not value.startswith("/"):
-        raise ValueError("must be an absolute path")
+    if not value.startswith("/"):
+        raise ValueError("is not an absolute path")
     return value
 
 
+def _host_port(value: str) -> str:
+    found = _HOST_PORT.fullmatch(value)
+    if found is None or int(found[2]) > 65535:
+        raise ValueError("is not host:port, such as 127.0.0.1:9464")
+    return value
+
+
+def _loopback(value: str) -> str:
+    if not _LOOPBACK.fullmatch(_host_port(value).rpartition(":")[0]):
+        raise ValueError("is not on loopback, and callers are not authenticated yet")
+    return value
+
+
+def _or_empty(check: Callable[[str], str]) -> AfterValidator:
+    return AfterValidator(lambda value: check(value) if value else value)
+
+
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Loopback = Annotated[str, StringConstraints(pattern=r"^((127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d{1,5})?$")]
 
 
 def _host_name() -> str:
@@ -41,7 +61,7 @@ class ApiSettings(Model):
     """Where the API is served."""
 
     socket: AbsolutePath = Field(default="/run/mcp/agent.sock", description="Unix socket, 0600 in a folder of its own.")
-    listen: Loopback = Field(
+    listen: Annotated[str, _or_empty(_loopback)] = Field(
         default="",
         description="host:port for TLS over TCP; empty: none. Loopback only, as callers are not authenticated yet.",
     )
@@ -64,7 +84,9 @@ class PodmanSettings(Model):
 class ProxySettings(Model):
     """mc-proxy."""
 
-    socket: AbsolutePath = Field(default="", description="Its admin socket; empty: this node routes nothing.")
+    socket: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="Its admin socket; empty: this node routes nothing."
+    )
     cert_dir: AbsolutePath = Field(default="/srv/mc-proxy/certs", description="Where it finds certificates.")
     interval_seconds: Seconds = Field(default=2.0, description="Between two looks at its routes: it has no events.")
     timeout_seconds: Seconds = Field(default=10.0, description="Of one call.")
@@ -108,10 +130,8 @@ class LoopSettings(Model):
 class MetricsSettings(Model):
     """Prometheus and health checks over HTTP."""
 
-    listen: str = Field(
-        default="127.0.0.1:9464",
-        pattern=r"^.+:\d{1,5}$",
-        description="host:port of /metrics, /healthz and /readyz.",
+    listen: Annotated[str, AfterValidator(_host_port)] = Field(
+        default="127.0.0.1:9464", description="host:port of /metrics, /healthz and /readyz."
     )
 
 
@@ -145,20 +165,48 @@ class Settings(Model):
         return self.registry.url or f"sqlite:///{Path(self.state_dir) / 'registry.db'}"
 
 
+def _sections() -> Iterator[tuple[str, type[Model]]]:
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Model):
+            yield name, field.annotation
+
+
+_TABLES: Tables = {
+    Settings: ("mcp-agent.toml", "at the top, before the first table"),
+    **{section: (f"[{name}]", f"in [{name}]") for name, section in _sections()},
+}
+
+
 def variables() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every variable and the path of the setting that it overrides."""
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, Model):
-            for inner in section.model_fields:
+    sections = dict(_sections())
+    for name in Settings.model_fields:
+        if name in sections:
+            for inner in sections[name].model_fields:
                 yield f"MCP_{name}_{inner}".upper(), (name, inner)
         else:
             yield f"MCP_{name}".upper(), (name,)
 
 
-def overlay(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """`data` with what `environ` overrides. Values are text: the models read numbers out of it."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in `path` with those of `environ` on top. Raises Refused with all that is wrong with either."""
+    try:
+        settings, _ = read(path.read_bytes(), str(path), Settings, _TABLES)
+    except OSError as error:
+        raise Refused(f"the settings {path} cannot be read: {error.strerror}") from error
+    except InvalidManifest as error:
+        raise Refused(str(error)) from error
+    document = _overlay(settings.model_dump(exclude_unset=True), environ)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        found = complaints(error, document, _TABLES)
+        raise Refused("\n".join(f"{_blamed(one, environ)}: {one.message}" for one in found)) from error
+
+
+def _overlay(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """`document` with what `environ` overrides. Values are text: the models read numbers out of it."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
     for variable, path in variables():
         if variable in environ:
             target = result.setdefault(path[0], {}) if len(path) == 2 else result
@@ -166,16 +214,7 @@ def overlay(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     return result
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in `path` with those of `environ` on top. Raises Refused with all that is wrong."""
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise Refused(f"the settings {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise Refused(f"{path}: this is not TOML: {error}") from error
-    try:
-        return Settings.model_validate(overlay(data, environ))
-    except ValidationError as error:
-        found = (f"{path}: {field_path(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
-        raise Refused("\n".join(found)) from error
+def _blamed(complaint: Complaint, environ: Mapping[str, str]) -> str:
+    """The variables that are to blame: the file was right by itself."""
+    place = complaint.location
+    return ", ".join(name for name, path in variables() if name in environ and path[: len(place)] == place)

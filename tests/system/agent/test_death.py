@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from api.errors import McpError
 from stack import images
 from tests.system.agent.rig import Rig
 
