@@ -142,19 +142,30 @@ def _choose(
 
 def _first_free(key: str, node: Node, taken: Collection[int]) -> int:
     """Probes from a place of the key's own, so that a service applied anew tends to get the ports it had."""
-    start = node.low + int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % (node.high - node.low + 1)
-    free = (port for port in chain(range(start, node.high + 1), range(node.low, start)) if port not in taken)
-    second_best = None
-    for port in free:
-        if port not in node.ephemeral:
-            return port
-        second_best = second_best or port
-    if second_best is None:
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+    below = range(node.low, min(node.high + 1, node.ephemeral.start))
+    above = range(max(node.low, node.ephemeral.stop), node.high + 1)
+    inside = range(max(node.low, node.ephemeral.start), min(node.high + 1, node.ephemeral.stop))
+    free = (port for port in chain(_turned(place, below, above), _turned(place, inside)) if port not in taken)
+    try:
+        return next(free)
+    except StopIteration:
         raise Terminal(
             Reason.PORTS_EXHAUSTED,
             f"no port is free between {node.low} and {node.high}: widen [ports] in the agent's settings",
-        )
-    return second_best
+        ) from None
+
+
+def _turned(place: int, *ranges: range) -> Iterator[int]:
+    """Every number of the ranges once, beginning at some place among them."""
+    count = sum(map(len, ranges))
+    for index in range(place, place + count):
+        left = index % count
+        for numbers in ranges:
+            if left < len(numbers):
+                yield numbers[left]
+                break
+            left -= len(numbers)
 
 
 def _holds(allocation: PortAllocation | None) -> bool:

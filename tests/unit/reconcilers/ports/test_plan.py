@@ -86,6 +86,16 @@ def test_the_kernels_own_range_is_used_only_when_nothing_else_is_left() -> None:
     assert {port.port for port in assume(service, actions).ports} == {20000, 20001}
 
 
+@pytest.mark.parametrize("ephemeral", [range(0), range(20003, 20006), range(19000, 20004), range(20004, 30000)])
+def test_every_port_of_the_range_is_given_before_none_is_left(ephemeral: range) -> None:
+    routes = [f"r{number}" for number in range(10)]
+    service = newborn(spec({"web": routes}))
+    given_now = [action.port for action in decide(service, Node(20000, 20009, frozenset(), ephemeral)).actions]
+    assert sorted(given_now) == list(range(20000, 20010))
+    outside = set(range(20000, 20010)) - set(ephemeral)
+    assert set(given_now[: len(outside)]) == outside
+
+
 def test_no_port_left_says_which_setting_to_widen() -> None:
     service = newborn(spec({"web": ["a", "b"]}))
     with pytest.raises(Terminal, match="between 20000 and 20000") as caught:
