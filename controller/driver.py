@@ -123,7 +123,9 @@ class Driver:
             return "success"
         run = _Run(service)
         await self._attempt(run, item)
-        await self._registry.report(service.name, self._report(run))
+        report = self._report(run)
+        if report.says_more_than(service):
+            await self._registry.report(service.name, report)
         self._track_drift(run)
         if run.failure is not None:
             return self._retry(run)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.model import Model
-from api.service import Certificate, Component, PortAllocation, RouteClaim
+from api.service import Certificate, Component, PortAllocation, RouteClaim, ServedPort
 from controller.registry.reading import as_model
 from controller.registry.records import ChangeKind, ConditionUpdate, Report
 from controller.registry.store import Transaction
@@ -73,7 +73,7 @@ class ObservedState:
         row = transaction.session.get(PortRow, (self._node, service, component, route), with_for_update=True)
         if row is not None and row.port == port and not row.contested:
             row.contested = True
-            transaction.changed(service, ChangeKind.PORTS)
+            transaction.changed(service, ChangeKind.CONTESTED)
 
     def record_certificate(self, transaction: Transaction, service: str, certificate: Certificate) -> None:
         """Notes a certificate. Raises Claimed."""
@@ -164,19 +164,26 @@ class ObservedState:
         row = self._row(transaction.session, service)
         if row is None:
             return
-        by_name = {known.name: known for known in row.components if known.name != name}
+        by_name = {known.name: known for known in row.components}
+        before = by_name.pop(name, None)
         if component is not None:
             by_name[name] = component
         components = tuple(by_name[known] for known in sorted(by_name))
         if components != row.components:
             row.components = components
-            transaction.changed(service, ChangeKind.COMPONENT)
+            moved = _backend(before) != _backend(component)
+            transaction.changed(service, ChangeKind.BACKEND if moved else ChangeKind.COMPONENT)
 
 
 def _is_current(row: ServiceRow, update: ConditionUpdate) -> bool:
     """Whether it speaks of this service, not of an earlier one of its name, and is no older than what is known."""
     known = next((c.observed_generation for c in row.conditions if c.type is update.type), 0)
     return known <= update.observed_generation <= row.generation
+
+
+def _backend(component: Component | None) -> tuple[bool, tuple[ServedPort, ...]]:
+    """What routes need to know of the component."""
+    return (component.ready, component.ports) if component is not None else (False, ())
 
 
 def _fill(row: PortRow | CertificateRow | ClaimRow, wanted: Model) -> bool:

@@ -1,12 +1,12 @@
 """What the registry takes and tells beyond the contract: the values of its interface, free of SQLAlchemy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from api.conditions import ConditionType, Reason, Status
 from api.model import Model
-from api.service import Event
+from api.service import Event, Service
 from api.spec import ServiceSpec
 
 
@@ -34,6 +34,11 @@ class ConditionUpdate:
     message: str
     observed_generation: int
 
+    def is_known_of(self, service: Service) -> bool:
+        """Whether the service has this very condition already."""
+        known = service.condition(self.type)
+        return known is not None and all(getattr(known, f.name) == getattr(self, f.name) for f in fields(self))
+
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
@@ -53,6 +58,10 @@ class Report:
     condition: ConditionUpdate | None = None
     events: tuple[EventDraft, ...] = ()
 
+    def says_more_than(self, service: Service) -> bool:
+        """Whether anything in it is not known of the service yet."""
+        return bool(self.events) or (self.condition is not None and not self.condition.is_known_of(service))
+
 
 class ChangeKind(StrEnum):
     """What about a service changed, so that only those who care look again."""
@@ -60,8 +69,14 @@ class ChangeKind(StrEnum):
     SPEC = "spec"
     """Its desired state: applied, or deletion requested."""
     PORTS = "ports"
+    """A port was given or taken back."""
+    CONTESTED = "contested"
+    """A port turned out to be somebody else's."""
     CERTIFICATE = "certificate"
     COMPONENT = "component"
+    """Something about a container that matters to people only."""
+    BACKEND = "backend"
+    """What routes lead to: a container is ready, is not any more, or serves other ports."""
     CLAIM = "claim"
     """A name was claimed, or what is known of it changed."""
     CLAIM_RELEASED = "claim-released"

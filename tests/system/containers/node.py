@@ -160,7 +160,7 @@ async def running_node(
 async def _wakes(registry: Registry, queue: WorkQueue) -> None:
     async with registry.subscribe() as changes:
         async for change in changes:
-            if change.kind in (ChangeKind.SPEC, ChangeKind.FINALIZER, ChangeKind.PORTS):
+            if change.kind in (ChangeKind.SPEC, ChangeKind.FINALIZER, ChangeKind.PORTS, ChangeKind.CONTESTED):
                 await _give_ports(registry, change.service)
                 queue.add(change.service)
 

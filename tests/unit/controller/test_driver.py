@@ -168,6 +168,19 @@ async def test_a_plan_is_carried_out_told_and_reported() -> None:
         assert rig.value("mcp_actions_total") == 2
 
 
+async def test_what_the_registry_knows_already_is_not_written_again() -> None:
+    async with running(ScriptedReconciler("a"), make_service()) as rig:
+        for _ in range(3):
+            rig.queue.add("hello")
+            await asyncio.sleep(1)
+        assert (len(rig.reconciler.looks), rig.registry.reports) == (3, 1)
+        rig.reconciler.outcome = NOT_NEEDED
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        assert rig.registry.reports == 2
+        assert rig.condition().reason is Reason.NOT_NEEDED
+
+
 async def test_actions_for_a_converged_generation_are_drift_and_its_correction_is_timed() -> None:
     async with running(ScriptedReconciler("a"), make_service()) as rig:
         rig.queue.add("hello")

@@ -163,7 +163,7 @@ async def test_a_port_is_contested_only_where_the_route_still_has_it(hello, chan
     assert await changes() == []
     await hello.contest_port("hello", "web", "default", 10001)
     assert (await hello.service("hello")).port("web", "default").contested
-    assert [change.kind for change in await changes()] == [ChangeKind.PORTS]
+    assert [change.kind for change in await changes()] == [ChangeKind.CONTESTED]
     await hello.contest_port("hello", "web", "default", 10001)
     assert await changes() == []
     await hello.allocate_port("hello", "web", "default", 10002)
@@ -230,6 +230,20 @@ async def test_components_are_observed_and_forgotten(hello, changes):
     assert [change.kind for change in await changes()] == [ChangeKind.COMPONENT]
     await hello.forget_component("hello", "web")
     assert await changes() == []
+
+
+async def test_what_routes_lead_to_is_told_apart_from_the_rest(hello, changes):
+    async def told(**known: object) -> list[ChangeKind]:
+        await hello.record_component("hello", component(**known))
+        return [change.kind for change in await changes()]
+
+    ports = [{"route": "default", "port": 10001}]
+    assert await told(state="created", ports=ports) == [ChangeKind.BACKEND]
+    assert await told(state="running", ports=ports) == [ChangeKind.COMPONENT]
+    assert await told(state="running", ports=ports, ready=True) == [ChangeKind.BACKEND]
+    assert await told(state="running", ports=ports, ready=True, restarts=1) == [ChangeKind.COMPONENT]
+    await hello.forget_component("hello", "web")
+    assert [change.kind for change in await changes()] == [ChangeKind.BACKEND]
 
 
 async def test_a_name_is_claimed_updated_and_released(hello, changes):
