@@ -1,22 +1,22 @@
 """Reads services whole: one query for the services and one for each kind of thing that they hold.
 
 The statements are built once, since building one costs more than running it,
-and read columns rather than objects of the session, which would be made only
-to be thrown away.
+and read the tables' columns past the session: what it would do for objects
+costs as much again.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from api.model import Model
 from api.service import Certificate, PortAllocation, RouteClaim, Service
 from controller.registry.records import Revision
 from controller.registry.store import Transaction
-from controller.registry.tables import CertificateRow, ClaimRow, PortRow, RevisionRow, ServiceRow
+from controller.registry.tables import Base, CertificateRow, ClaimRow, PortRow, RevisionRow, ServiceRow
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -48,21 +48,23 @@ class _Rows(Generic[AnyModel]):
     def __init__(self, model: type[AnyModel], table: type[PortRow | CertificateRow | ClaimRow | RevisionRow]) -> None:
         self._model = model
         self._fields = tuple(model.model_fields)
-        self._statements = _statements(table.node, table.service, [getattr(table, name) for name in self._fields])
+        self._statements = _statements(table, "service", self._fields)
 
     def read(self, session: Session, which: dict[str, str]) -> dict[str, list[AnyModel]]:
         """Of a node, or of one service of it; in no order."""
         found: dict[str, list[AnyModel]] = defaultdict(list)
-        for service, *values in session.execute(self._statements["service" in which], which):
+        for service, *values in session.connection().execute(self._statements["service" in which], which):
             found[service].append(self._model.model_validate(dict(zip(self._fields, values, strict=True))))
         return found
 
 
-def _statements(
-    node: InstrumentedAttribute[str], service: InstrumentedAttribute[str], columns: Sequence[InstrumentedAttribute[Any]]
-) -> tuple[Select[Any], Select[Any]]:
-    every_service = select(service, *columns).where(node == bindparam("node"))
-    return every_service, every_service.where(service == bindparam("service"))
+def _statements(table: type[Base], service: str, names: Iterable[str]) -> tuple[Select[Any], Select[Any]]:
+    """Reads these columns behind the service's name: of all services of a node, and of one of them."""
+    columns = table.__table__.columns
+    every_service = select(columns[service], *(columns[name] for name in names)).where(
+        columns["node"] == bindparam("node")
+    )
+    return every_service, every_service.where(columns[service] == bindparam("service"))
 
 
 _PORTS = _Rows(PortAllocation, PortRow)
@@ -71,11 +73,11 @@ _CLAIMS = _Rows(RouteClaim, ClaimRow)
 _REVISIONS = _Rows(Revision, RevisionRow)
 
 _OWN = tuple(name for name in Service.model_fields if name in ServiceRow.__table__.columns)
-_SERVICES = _statements(ServiceRow.node, ServiceRow.name, [getattr(ServiceRow, name) for name in _OWN])
+_SERVICES = _statements(ServiceRow, "name", _OWN)
 
 
 def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
-    rows = session.execute(_SERVICES["service" in which], which).all()
+    rows = session.connection().execute(_SERVICES["service" in which], which).all()
     if not rows:
         return ()
     ports = _PORTS.read(session, which)
