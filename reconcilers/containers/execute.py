@@ -97,15 +97,15 @@ class Executor:
                         await self._pull(request.image)
                     case Failure.NO_SUCH_NETWORK:
                         await self._make_network(request.network)
-                    case Failure.NAME_IN_USE | Failure.GARBLED:
-                        return await self._created_after_all(request, error)
                     case _:
-                        raise _refused(request.name, error) from error
+                        return await self._created_after_all(request, error)
 
     async def _created_after_all(self, request: ContainerRequest, error: EngineError) -> str:
         found = (await self._picture.refresh()).named(request.name)
         if found is not None and found.owned_by(self._node) and _is_as(found, request):
             return found.id
+        if error.failure is Failure.REFUSED:
+            raise _refused(request.name, error) from error
         raise Transient(Reason.ENGINE_ERROR, error.message, delay=_AT_ONCE) from error
 
     async def _start(
