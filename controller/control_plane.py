@@ -14,6 +14,9 @@ from api.spec import ServiceSpec, container_name
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
 
+_ALL_EVENTS = 1_000_000
+"""More than the registry keeps."""
+
 
 class LocalControlPlane:
     """The control plane of this node; implements api.control_plane.ControlPlane."""
@@ -118,7 +121,7 @@ class LocalControlPlane:
         async with self._registry.subscribe() as changes:
             last = after_id or await self._newest_event()
             while True:
-                for event in await self._registry.events(service, after_id=last):
+                for event in await self._registry.events(service, after_id=last, limit=_ALL_EVENTS):
                     last = event.id
                     yield event
                 async for change in changes:

@@ -1,0 +1,313 @@
+"""What the API writes and refuses to write, over a real registry."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
+
+import pytest
+
+from api.control_plane import Watched
+from api.diff import diff
+from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
+from api.resolve import Defaults
+from api.service import Change, Container, Finalizer, NodeStatus, Service
+from api.spec import ServiceSpec
+from controller.control_plane import LocalControlPlane
+from controller.preview import Preview
+from controller.registry import Registry
+from tests.unit.controller.recording import RecordingContainers, RecordingPorts
+from tests.unit.controller.registry.conftest import pending
+from tests.unit.controller.registry.samples import condition, happened, spec
+
+T = TypeVar("T")
+
+
+class Parts:
+    """The plane, and what it stands on."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.ports, self.containers = RecordingPorts(), RecordingContainers()
+        preview = Preview([self.ports, self.containers])
+        self.plane = LocalControlPlane("rift", registry, Defaults(), preview, self._containers, self._status)
+
+    async def _containers(self) -> tuple[Container, ...]:
+        return (Container(id="1", name="stranger", image="x:1", state="running", owned=False),)
+
+    async def _status(self) -> NodeStatus:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def parts(lite: Registry) -> Parts:
+    return Parts(lite)
+
+
+@pytest.fixture
+def plane(parts: Parts) -> LocalControlPlane:
+    return parts.plane
+
+
+def named(service: str, *components: str) -> ServiceSpec:
+    parts = [{"name": component, "image": "x:1"} for component in components]
+    return ServiceSpec.model_validate({"name": service, "components": parts})
+
+
+async def take(stream: AsyncIterator[T], count: int) -> list[T]:
+    async with asyncio.timeout(5):
+        return [await anext(stream) for _ in range(count)]
+
+
+# Admission
+
+
+async def test_a_definition_for_another_node_is_refused(plane: LocalControlPlane) -> None:
+    with pytest.raises(Refused) as refused:
+        await plane.apply(spec().model_copy(update={"node": "sea"}), actor="ann")
+    assert refused.value.message == (
+        'this agent runs node "rift", and the definition of "hello" says node = "sea": ask that node\'s agent'
+    )
+    assert await plane.services() == ()
+
+
+async def test_a_definition_that_names_this_node_is_taken(plane: LocalControlPlane) -> None:
+    applied = await plane.apply(spec().model_copy(update={"node": "rift"}), actor="ann")
+    assert applied.change is Change.CREATED
+
+
+async def test_what_cannot_be_resolved_here_is_refused_with_its_field(plane: LocalControlPlane) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        await plane.apply(spec(version="latest"), actor="ann")
+    assert refused.value.field == "components[0].image"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "field"),
+    [
+        (named("a-b", "c"), named("a", "x", "b-c"), "components[1].name"),
+        (named("a", "b-c"), named("a-b", "c"), "components[0].name"),
+        (named("a-b-c", "a-b-c"), named("a-b", "c"), "components[0].name"),
+        (named("a-b", "c"), named("a-b-c", "a-b-c"), "components[0].name"),
+        (named("a", "b-c", "x"), named("a-b-c", "x", "a-b-c"), "components[1].name"),
+    ],
+    ids=["shorter-after", "longer-after", "same-before", "same-after", "longest-after"],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_two_services_never_want_one_container_name(
+    plane: LocalControlPlane, first: ServiceSpec, second: ServiceSpec, field: str, *, dry_run: bool
+) -> None:
+    await plane.apply(first, actor="ann")
+    with pytest.raises(InvalidSpec) as refused:
+        await plane.apply(second, actor="ann", dry_run=dry_run)
+    assert refused.value.field == field
+    assert refused.value.message == (f'container name "a-b-c" belongs to service "{first.name}": rename the component')
+    assert [service.name for service in await plane.services()] == [first.name]
+
+
+async def test_names_that_only_look_alike_are_no_clash(plane: LocalControlPlane) -> None:
+    for one in (named("a", "b"), named("a-b", "c"), named("a-c", "b"), named("b", "a")):
+        assert (await plane.apply(one, actor="ann")).change is Change.CREATED
+
+
+async def test_of_two_at_once_one_is_refused(plane: LocalControlPlane) -> None:
+    both = [plane.apply(one, actor="ann") for one in (named("a-b", "c"), named("a", "b-c"))]
+    first, second = await asyncio.gather(*both, return_exceptions=True)
+    assert not isinstance(first, BaseException)
+    assert isinstance(second, InvalidSpec)
+
+
+# Writes
+
+
+async def test_apply_says_what_changed(plane: LocalControlPlane) -> None:
+    created = await plane.apply(spec(), actor="ann")
+    assert (created.change, created.service.generation, created.fields) == (Change.CREATED, 1, diff(None, spec()))
+    changed = await plane.apply(spec(version="v2"), actor="ann")
+    assert (changed.change, changed.service.generation) == (Change.CONFIGURED, 2)
+    assert [field.path for field in changed.fields] == ["components[web].image"]
+    assert created.actions == changed.actions == ()
+
+
+async def test_unchanged_writes_nothing_and_wakes_nobody(plane: LocalControlPlane, lite: Registry) -> None:
+    first = await plane.apply(spec(), actor="ann")
+    async with lite.subscribe() as changes:
+        again = await plane.apply(spec(), actor="bob")
+        assert await pending(changes) == []
+    assert (again.change, again.service, again.fields) == (Change.UNCHANGED, first.service, ())
+    assert len(await plane.events("hello")) == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_an_expected_generation_must_be_the_current_one(plane: LocalControlPlane, *, dry_run: bool) -> None:
+    with pytest.raises(StaleGeneration, match="at generation 0, not 3"):
+        await plane.apply(spec(), actor="ann", dry_run=dry_run, expected_generation=3)
+    await plane.apply(spec(), actor="ann", expected_generation=0)
+    with pytest.raises(StaleGeneration, match="at generation 1, not 0"):
+        await plane.apply(spec(), actor="ann", dry_run=dry_run, expected_generation=0)
+    with pytest.raises(StaleGeneration, match="at generation 1, not 2"):
+        await plane.delete("hello", actor="ann", dry_run=dry_run, expected_generation=2)
+    assert (await plane.get("hello")).generation == 1
+    await plane.apply(spec(version="v2"), actor="ann", dry_run=dry_run, expected_generation=1)
+
+
+async def test_a_delete_marks_and_a_second_changes_nothing(plane: LocalControlPlane, lite: Registry) -> None:
+    await plane.apply(spec(), actor="ann")
+    first = (await plane.delete("hello", actor="ann")).service
+    assert first.deleting
+    async with lite.subscribe() as changes:
+        assert (await plane.delete("hello", actor="bob")).service == first
+        assert await pending(changes) == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_what_does_not_exist_cannot_be_deleted(plane: LocalControlPlane, *, dry_run: bool) -> None:
+    with pytest.raises(NotFound, match='there is no service "hello" on node rift'):
+        await plane.delete("hello", actor="ann", dry_run=dry_run)
+    with pytest.raises(NotFound, match='there is no service "hello" on node rift'):
+        await plane.get("hello")
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_what_is_being_deleted_cannot_be_applied(plane: LocalControlPlane, *, dry_run: bool) -> None:
+    await plane.apply(spec(), actor="ann")
+    await plane.delete("hello", actor="ann")
+    with pytest.raises(Refused, match="is being deleted: apply it again once it is gone"):
+        await plane.apply(spec(version="v2"), actor="ann", dry_run=dry_run)
+
+
+# Dry runs
+
+
+async def test_a_dry_run_writes_nothing_and_tells_the_chained_plans(parts: Parts) -> None:
+    async with parts.registry.subscribe() as changes:
+        applied = await parts.plane.apply(spec(), actor="ann", dry_run=True)
+        assert await pending(changes) == []
+    assert (applied.change, applied.service.generation) == (Change.CREATED, 1)
+    assert [action.description for action in applied.actions] == ["do allocate", "do create on 10001"]
+    assert applied.fields == diff(None, spec())
+    assert applied.service.finalizers == tuple(Finalizer)
+    assert parts.ports.executed == parts.containers.executed == []
+    assert await parts.plane.services() == ()
+    assert await parts.plane.events() == ()
+
+
+async def test_a_dry_run_of_a_change_plans_for_the_generation_to_come(parts: Parts) -> None:
+    await parts.plane.apply(spec(), actor="ann")
+    applied = await parts.plane.apply(spec(version="v2"), actor="ann", dry_run=True)
+    assert (applied.change, applied.service.generation) == (Change.CONFIGURED, 2)
+    assert (parts.ports.seen[-1].generation, parts.ports.seen[-1].spec) == (2, spec(version="v2"))
+    assert (await parts.plane.get("hello")).generation == 1
+
+
+async def test_a_dry_run_of_no_change_still_tells_what_is_to_be_done(parts: Parts) -> None:
+    await parts.plane.apply(spec(), actor="ann")
+    applied = await parts.plane.apply(spec(), actor="ann", dry_run=True)
+    assert (applied.change, applied.fields) == (Change.UNCHANGED, ())
+    assert [action.description for action in applied.actions] == ["do allocate", "do create on 10001"]
+
+
+async def test_a_dry_run_of_a_delete_marks_nothing_and_tells_the_teardown(parts: Parts) -> None:
+    await parts.plane.apply(spec(), actor="ann")
+    await parts.registry.allocate_port("hello", "web", "default", 10001)
+    deleted = await parts.plane.delete("hello", actor="ann", dry_run=True)
+    assert deleted.service.deleting
+    assert parts.ports.seen[-1].deleting
+    assert not (await parts.plane.get("hello")).deleting
+    assert [action.resource for action in deleted.actions] == []
+
+
+# Streams
+
+
+async def test_a_watch_tells_the_snapshot_then_synced_then_changes_and_a_deletion(
+    plane: LocalControlPlane, lite: Registry
+) -> None:
+    first = (await plane.apply(spec("one"), actor="ann")).service
+    second = (await plane.apply(spec("two"), actor="ann")).service
+    async with aclosing(plane.watch()) as watch:
+        assert await take(watch, 3) == [Watched(service=first), Watched(service=second), Watched(synced=True)]
+        changed = (await plane.apply(spec("one", "v2"), actor="ann")).service
+        assert await take(watch, 1) == [Watched(service=changed)]
+        await plane.delete("two", actor="ann")
+        (marked,) = await take(watch, 1)
+        assert marked.service is not None
+        assert marked.service.deleting
+        for finalizer in Finalizer:
+            await lite.remove_finalizer("two", finalizer)
+        seen = [await anext(watch)]
+        while not seen[-1].deleted:
+            seen.append(await anext(watch))
+        assert seen[-1] == Watched(deleted="two")
+
+
+async def test_a_watch_tells_nothing_twice(plane: LocalControlPlane, lite: Registry) -> None:
+    await plane.apply(spec(), actor="ann")
+    async with aclosing(plane.watch()) as watch:
+        await take(watch, 2)
+        await lite.report("hello", happened("an event is no change of a service"))
+        await lite.report("hello", condition())
+        await lite.report("hello", condition())
+        await lite.allocate_port("hello", "web", "default", 10001)
+        await lite.allocate_port("hello", "web", "default", 10001)
+        await plane.apply(spec("end"), actor="ann")
+        told: list[Service] = []
+        async with asyncio.timeout(5):
+            async for seen in watch:
+                assert seen.service is not None
+                if seen.service.name == "end":
+                    break
+                told.append(seen.service)
+    assert len(told) == len({service.model_dump_json() for service in told})
+    assert told[-1] == await plane.get("hello")
+
+
+async def test_a_watch_of_some_tells_of_no_others(plane: LocalControlPlane) -> None:
+    await plane.apply(spec("other"), actor="ann")
+    async with aclosing(plane.watch(["mine"])) as watch:
+        assert await take(watch, 1) == [Watched(synced=True)]
+        await plane.apply(spec("other", "v2"), actor="ann")
+        mine = (await plane.apply(spec("mine"), actor="ann")).service
+        assert await take(watch, 1) == [Watched(service=mine)]
+
+
+async def test_a_service_that_came_and_went_unseen_is_told_neither_way(
+    plane: LocalControlPlane, lite: Registry
+) -> None:
+    async with aclosing(plane.watch()) as watch:
+        await take(watch, 1)
+        await plane.apply(spec("brief"), actor="ann")
+        await plane.delete("brief", actor="ann")
+        for finalizer in Finalizer:
+            await lite.remove_finalizer("brief", finalizer)
+        last = (await plane.apply(spec("last"), actor="ann")).service
+        assert await take(watch, 1) == [Watched(service=last)]
+
+
+async def test_watchers_of_events_lose_none_however_slow_they_are(plane: LocalControlPlane, lite: Registry) -> None:
+    await plane.apply(spec(), actor="ann")
+    async with aclosing(plane.watch_events("hello")) as watch:
+        first = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        # Transactions run in the order in which they were asked for: the watcher has looked once this is done.
+        await lite.ping()
+        for hundred in range(12):
+            await lite.report("hello", happened(*(str(hundred * 100 + number) for number in range(100))))
+        told = [await first, *await take(watch, 1199)]
+    assert [event.message for event in told] == [str(number) for number in range(1200)]
+
+
+async def test_events_after_a_number_are_told_first_each_once_and_in_order(
+    plane: LocalControlPlane, lite: Registry
+) -> None:
+    await plane.apply(spec(), actor="ann")
+    (created,) = await plane.events("hello")
+    await lite.report("hello", happened(*(str(number) for number in range(250))))
+    async with aclosing(plane.watch_events("hello", after_id=created.id)) as watch:
+        assert [event.message for event in await take(watch, 250)] == [str(number) for number in range(250)]
+        await lite.report("hello", happened("new"))
+        assert [event.message for event in await take(watch, 1)] == ["new"]
+
+
+async def test_containers_are_the_engines(plane: LocalControlPlane) -> None:
+    assert [container.name for container in await plane.containers()] == ["stranger"]
