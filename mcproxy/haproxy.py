@@ -1,6 +1,7 @@
 """Runs HAProxy as our child and moves it from one configuration to the next without a lost connection.
 
-Every change is a reload through the master's socket: the new worker inherits the listening sockets, the old one
+New routes are added to the running worker where spare backends are left (spares.py). Every other change is a reload
+through the master's socket: the new worker inherits the listening sockets, the old one
 finishes its connections. Each worker answers on a control socket of its own generation, which tells exactly what
 systemd's notifications cannot: the new worker serves once it answers there, and the old one accepts nothing more once
 its own socket refuses.
@@ -24,8 +25,9 @@ import structlog
 
 from mcproxy.errors import Unavailable
 from mcproxy.model import RouteKey, State
-from mcproxy.render import Listener, Rendered, frontend_name, render, route_key
+from mcproxy.render import Listener, Rendered, file_name, frontend_name, render, route_key
 from mcproxy.runtime import RuntimeDir, alert, ask, receive, sessions, worker_pids
+from mcproxy.spares import Spares, additions
 
 log = structlog.get_logger()
 
@@ -65,6 +67,7 @@ class HAProxy:
         self._lock = asyncio.Lock()
         self._generation = 0
         self._state = State()
+        self._spares: Spares | None = None
         self._process: Process | None = None
         self._stopping = False
         self._master_ready = asyncio.Event()
@@ -90,9 +93,13 @@ class HAProxy:
         Raises ConfigRefused with HAProxy's reason, or Unavailable when HAProxy is down; then the old state holds.
         """
         async with self._lock:
+            self._alive()
+            if await self._added_live(state):
+                self._state = state
+                return
             await self._settled()
             generation, rendered = self._next(state)
-            self._runtime.write_files(rendered)
+            self._runtime.write_files(rendered.files)
             self._runtime.replace(self._runtime.config, rendered.config.encode())
             try:
                 await self._reload(generation)
@@ -107,7 +114,7 @@ class HAProxy:
         """Why HAProxy would refuse this state, None when it would not."""
         async with self._lock:
             rendered = render(state, self._listeners, self._runtime.path, self._generation + 1)
-            self._runtime.write_files(rendered)
+            self._runtime.write_files(rendered.files)
             config = self._runtime.path / "check.cfg"
             self._runtime.replace(config, rendered.config.encode())
             process = await asyncio.create_subprocess_exec(
@@ -162,13 +169,13 @@ class HAProxy:
         return generation, render(state, self._listeners, self._runtime.path, generation)
 
     def _commit(self, state: State, generation: int, rendered: Rendered) -> None:
-        self._state, self._generation = state, generation
+        self._state, self._generation, self._spares = state, generation, Spares(rendered)
         self._runtime.collect(rendered, generation)
 
     async def _spawn(self, state: State) -> None:
         """Starts the master. Raises ConfigRefused when it ends instead of serving."""
         generation, rendered = self._next(state)
-        self._runtime.write_files(rendered)
+        self._runtime.write_files(rendered.files)
         self._runtime.replace(self._runtime.config, rendered.config.encode())
         self._forget_notes()
         self._alerts.clear()
@@ -228,21 +235,44 @@ class HAProxy:
                     log.info("haproxy started again")
             await asyncio.sleep(delay)
 
-    async def _settled(self) -> None:
-        """Waits until the master takes commands: for milliseconds after a reload it is still changing its own image."""
+    def _alive(self) -> Process:
         if self._process is None or self._process.returncode is not None or self._stopping:
             raise Unavailable("HAProxy is not running")
-        await _or_death(self._master_ready.wait(), self._process)
+        return self._process
+
+    async def _settled(self) -> None:
+        """Waits until the master takes commands: for milliseconds after a reload it is still changing its own image."""
+        await _or_death(self._master_ready.wait(), self._alive())
+
+    async def _added_live(self, state: State) -> bool:
+        """Whether the state was reached without a reload."""
+        added = additions(self._state, state)
+        commands = self._spares.take(added) if self._spares and added is not None else None
+        if added is None or commands is None:
+            return False
+        bundles = [entry.bundle for entry in added.values() if entry.bundle is not None]
+        self._runtime.write_files({file_name(bundle.digest, "pem"): bundle.pem for bundle in bundles})
+        for command in commands:
+            try:
+                answer = await ask(self._runtime.control(self._generation), command.text)
+            except OSError as error:
+                answer = str(error)
+            if not command.is_good(answer):
+                log.info("not added without a reload", command=command.text.partition("\n")[0], answer=answer.strip())
+                # Half of it may be in effect: only a reload gets to a known state now.
+                self._spares = None
+                return False
+        return True
 
     async def _reload(self, generation: int) -> None:
-        assert self._process is not None  # noqa: S101 - _settled has just seen it
+        process = self._alive()
         self._forget_notes()
         self._alerts.clear()
         self._master_ready.clear()
         # The master replaces its own image at once, so its answer may never come.
         with contextlib.suppress(OSError):
             await ask(self._runtime.master, "reload")
-        await self._worker_answers(generation, self._process)
+        await self._worker_answers(generation, process)
 
     async def _worker_answers(self, generation: int, master: Process) -> None:
         """Returns when this generation's worker serves. Raises ConfigRefused when the master is ready without it."""
@@ -282,8 +312,10 @@ class HAProxy:
 
     def _logged(self, message: str) -> None:
         line = _LOG_LINE.search(message)
-        key = route_key(line["backend"]) if line and line["state"] in _BACKEND_FAULTS else None
-        if key is not None:
+        if line is None or line["state"] not in _BACKEND_FAULTS:
+            return
+        spare = self._spares.route_key(line["backend"]) if self._spares else None
+        if key := spare or route_key(line["backend"]):
             self._faults.put_nowait(key)
 
     async def _relay_output(self, process: Process) -> None:

@@ -3,13 +3,17 @@
 Everything but the configuration itself goes into files named by their content, which are never written twice. So the
 rename of one file switches a whole configuration, and whatever was running can always be read again.
 
-One TCP frontend a listener peeks the SNI and looks it up in a map: l4 names go to their backend as they are, l7 names
-to an inner frontend on a Unix socket, which terminates TLS and picks the backend by the same name.
+One TCP frontend a listener peeks the SNI and looks up its backend in a map: connections for l4 backends go there as
+they are, those for l7 backends to an inner frontend on a Unix socket, which terminates TLS and looks into the same map.
+
+HAProxy 2.6 cannot make a backend while it runs. So there are spare ones without an address, some for each way to speak
+to a backend, which spares.py puts into use.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from mcproxy.model import Entry, L7Policy, Mode, PolicyType, RouteKey, State, split_backend
@@ -54,19 +58,17 @@ frontend listener{addr}
 {binds}
 {guards}  tcp-request inspect-delay 10s
   tcp-request content reject unless {{ req_ssl_hello_type 1 }}
+  use_backend tls{addr} if {{ req_ssl_sni,lower,map_str({names}) -m beg l7: }}
   use_backend %[req_ssl_sni,lower,map_str({names},refuse)]
   default_backend refuse
-"""
-
-_TERMINATION = """\
 
 backend tls{addr}
   mode tcp
-  server inner unix@{runtime}/tls-{port}.sock send-proxy-v2
+  server inner unix@{runtime}/tls{port}.sock send-proxy-v2
 
 frontend tls{addr}
   mode http
-  bind unix@{runtime}/tls-{port}.sock mode 600 accept-proxy ssl crt-list {certificates} \
+  bind unix@{runtime}/tls{port}.sock mode 600 accept-proxy ssl crt-list {certificates} \
 alpn h2,http/1.1 ssl-min-ver TLSv1.3 strict-sni
   option http-no-delay
   # A client that ignores GOAWAY must not keep an old worker.
@@ -74,8 +76,18 @@ alpn h2,http/1.1 ssl-min-ver TLSv1.3 strict-sni
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto https
   http-request set-header X-Real-IP %[src]
-  use_backend l7{addr}:%[ssl_fc_sni,lower]
+  use_backend %[ssl_fc_sni,lower,map_str({names})]
 """
+
+
+SPARES = 16
+"""So many routes of a kind can be added to a listener without a reload."""
+
+SERVER = "backend"
+"""The name of the one server in each route's backend."""
+
+# A WebSocket's upgrade belongs to HTTP/1.1, whatever else is spoken; few backends know RFC 8441.
+_SPOKEN = {"l4": "", "h1": " ws h1", "h2c": " ws h1 proto h2"}
 
 
 @dataclass(frozen=True)
@@ -89,11 +101,28 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """The paths of one listener's map from names to backends and of its list of certificates."""
+
+    names: str
+    certificates: str
+
+
+@dataclass(frozen=True)
 class Rendered:
-    """HAProxy's configuration and the files it refers to, by name in the runtime folder."""
+    """HAProxy's configuration, the files it refers to by name in the runtime folder, and each listener's lookup."""
 
     config: str
     files: Mapping[str, bytes]
+    lookups: Mapping[str, Lookup]
+
+
+class Kind(StrEnum):
+    """The ways to speak to a backend that spare ones are there for."""
+
+    L4 = "l4"
+    H1 = "h1"
+    H2C = "h2c"
 
 
 def control_socket(generation: int) -> str:
@@ -116,6 +145,11 @@ def backend_name(key: RouteKey, mode: Mode) -> str:
     return f"{mode}{key.listener}:{key.hostname}"
 
 
+def spare_name(addr: str, kind: Kind, number: int) -> str:
+    """The name of a spare backend; no route's hostname begins with a dot."""
+    return f"{Mode.L4 if kind is Kind.L4 else Mode.L7}{addr}:.{kind}.{number}"
+
+
 def route_key(backend: str) -> RouteKey | None:
     """The route that a backend's name belongs to; None for the backends that are no route's."""
     mode, *key = backend.split(":", 2)
@@ -125,6 +159,7 @@ def route_key(backend: str) -> RouteKey | None:
 def render(state: State, listeners: Sequence[Listener], runtime: Path, generation: int) -> Rendered:
     """The configuration for this state; `generation` tells its worker from those of other reloads."""
     files: dict[str, bytes] = {}
+    lookups: dict[str, Lookup] = {}
 
     def put(kind: str, content: bytes, digest: str | None = None) -> str:
         name = file_name(digest or hashlib.sha256(content).hexdigest(), kind)
@@ -134,30 +169,45 @@ def render(state: State, listeners: Sequence[Listener], runtime: Path, generatio
     parts = [_GLOBAL.format(runtime=runtime, control=control_socket(generation))]
     denied = put("firewall", "".join(f"{rule.value}\n" for rule in state.firewall).encode()) if state.firewall else None
     for listener in listeners:
+        addr = listener.addr
         entries = {key: state.entries[key] for key in sorted(state.entries) if _served(state, key, listener)}
-        names = put(
-            "map", "".join(f"{key.hostname} {_target(key, entry)}\n" for key, entry in entries.items()).encode()
-        )
-        limit = state.limits.get(listener.addr, listener.max_connections)
-        guards = _guards(denied, limit, proxied=listener.proxy_protocol)
-        parts.append(_LISTENER.format(addr=listener.addr, binds=_binds(listener), guards=guards, names=names))
+        names = "".join(f"{key.hostname} {backend_name(key, entry.route.mode)}\n" for key, entry in entries.items())
         bundles = [(key.hostname, entry.bundle) for key, entry in entries.items() if entry.bundle is not None]
-        if bundles:
-            lines = (f"{put('pem', bundle.pem, bundle.digest)} {hostname}\n" for hostname, bundle in bundles)
-            certificates = put("certificates", "".join(lines).encode())
-            port = listener.addr.removeprefix(":")
-            parts.append(_TERMINATION.format(addr=listener.addr, port=port, runtime=runtime, certificates=certificates))
+        shown = "".join(f"{put('pem', bundle.pem, bundle.digest)} {hostname}\n" for hostname, bundle in bundles)
+        # A lookup may be added to while HAProxy runs, so that each listener needs its own, be its content the same.
+        mark = f"# {addr}\n"
+        lookups[addr] = Lookup(put("map", (mark + names).encode()), put("certificates", (mark + shown).encode()))
+        limit = state.limits.get(addr, listener.max_connections)
+        parts.append(
+            _LISTENER.format(
+                addr=addr,
+                port=addr.replace(":", "-"),
+                runtime=runtime,
+                binds=_binds(listener),
+                guards=_guards(denied, limit, proxied=listener.proxy_protocol),
+                names=lookups[addr].names,
+                certificates=lookups[addr].certificates,
+            )
+        )
         parts.extend(_backend(key, entry) for key, entry in entries.items())
-    return Rendered("".join(parts), files)
+        parts.extend(_spare(addr, kind, number) for kind in Kind for number in range(SPARES))
+    return Rendered("".join(parts), files, lookups)
+
+
+def server_kind(entry: Entry) -> Kind | None:
+    """How the entry's backend is spoken to, None when that takes more than a spare backend can do."""
+    route = entry.route
+    if route.l7_policies or route.send_proxy_protocol or entry.upstream.address is None or not entry.served:
+        return None
+    if route.mode is Mode.L4:
+        return Kind.L4
+    if route.backend_tls:
+        return None
+    return Kind.H2C if entry.upstream.h2c else Kind.H1
 
 
 def _served(state: State, key: RouteKey, listener: Listener) -> bool:
     return key.listener == listener.addr and state.entries[key].served
-
-
-def _target(key: RouteKey, entry: Entry) -> str:
-    """Where the outer frontend sends a name."""
-    return backend_name(key, Mode.L4) if entry.route.mode is Mode.L4 else f"tls{key.listener}"
 
 
 def _binds(listener: Listener) -> str:
@@ -178,11 +228,19 @@ def _guards(denied: str | None, limit: int, *, proxied: bool) -> str:
 
 def _backend(key: RouteKey, entry: Entry) -> str:
     route = entry.route
-    lines = [f"\nbackend {backend_name(key, route.mode)}"]
-    lines += ["  mode tcp"] if route.mode is Mode.L4 else ["  mode http", "  option http-no-delay"]
+    lines = [_backend_head(backend_name(key, route.mode), route.mode)]
     lines.extend(_denials(route.l7_policies))
-    lines.append(f"  server backend {_server(entry)}")
+    lines.append(f"  server {SERVER} {_server(entry)}")
     return "\n".join(lines) + "\n"
+
+
+def _spare(addr: str, kind: Kind, number: int) -> str:
+    head = _backend_head(spare_name(addr, kind, number), Mode.L4 if kind is Kind.L4 else Mode.L7)
+    return f"{head}\n  server {SERVER} 127.0.0.1:1 disabled{_SPOKEN[kind]}\n"
+
+
+def _backend_head(name: str, mode: Mode) -> str:
+    return f"\nbackend {name}\n" + ("  mode tcp" if mode is Mode.L4 else "  mode http\n  option http-no-delay")
 
 
 def _denials(policies: Iterable[L7Policy]) -> Iterable[str]:
@@ -198,19 +256,16 @@ def _server(entry: Entry) -> str:
     route, upstream = entry.route, entry.upstream
     _, port = split_backend(route.backend)
     address = upstream.address or "127.0.0.1"
-    words = [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"]
+    words = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     if upstream.address is None:
-        words.append("disabled")
+        words += " disabled"
     if route.send_proxy_protocol:
-        words.append("send-proxy-v2")
-    if route.mode is Mode.L7:
-        # A WebSocket's upgrade belongs to HTTP/1.1; few backends know RFC 8441.
-        words.append("ws h1")
-        if route.backend_tls:
-            words.append(f"ssl verify none sni str({route.hostname}) alpn h2,http/1.1")
-        elif upstream.h2c:
-            words.append("proto h2")
-    return " ".join(words)
+        words += " send-proxy-v2"
+    if route.mode is Mode.L4:
+        return words + _SPOKEN[Kind.L4]
+    if route.backend_tls:
+        return f"{words}{_SPOKEN[Kind.H1]} ssl verify none sni str({route.hostname}) alpn h2,http/1.1"
+    return words + _SPOKEN[Kind.H2C if upstream.h2c else Kind.H1]
 
 
 def _quoted(text: str) -> str:

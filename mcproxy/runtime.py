@@ -44,9 +44,9 @@ class RuntimeDir:
         """The socket of one generation's worker."""
         return self.path / control_socket(generation)
 
-    def write_files(self, rendered: Rendered) -> None:
-        """Lays down the files that the configuration refers to."""
-        for name, content in rendered.files.items():
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Lays down files that are named by their content."""
+        for name, content in files.items():
             # What an earlier life left may be half of a power cut: only our own writing is trusted.
             if name not in self._written or not (self.path / name).exists():
                 self.replace(self.path / name, content)

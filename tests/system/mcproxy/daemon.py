@@ -55,6 +55,7 @@ class Daemon:
         self._head = head
         self.configure(listeners, extra)
         self.process: Process | None = None
+        self._changes = 0
         self._channel: grpc.aio.Channel | None = None
 
     def configure(self, listeners: Sequence[str], extra: str = "") -> None:
@@ -138,6 +139,12 @@ class Daemon:
         """What ListRoutes gives."""
         request = pb.ListRoutesRequest(listener_addr=f":{self.ports[listener]}")
         return list((await self.admin.ListRoutes(request, timeout=20)).routes)
+
+    async def change(self) -> None:
+        """A change of no consequence that takes a reload."""
+        self._changes += 1
+        rule = pb.FirewallRule(type=pb.FIREWALL_RULE_TYPE_IP, value=f"203.0.113.{self._changes}")
+        await self.admin.AddFirewallRule(pb.AddFirewallRuleRequest(rule=rule), timeout=20)
 
     def forget_routes(self) -> None:
         """Deletes the database of a mcproxyd that does not run."""

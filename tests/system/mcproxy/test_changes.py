@@ -48,6 +48,7 @@ async def test_no_request_fails_while_routes_change(daemon: Daemon, authority: A
             for ask in (ask_http, ask_http, ask_raw, ask_raw):
                 group.create_task(ask())
             for number in range(20):
+                await daemon.change()
                 await daemon.l4(f"n{number}.test", 9)
             done.set()
         assert min(answered) > 20
@@ -62,8 +63,8 @@ async def test_open_connections_outlive_changes(daemon: Daemon, authority: Autho
         through = await connect(daemon.port, "raw.test", authority.client())
         assert await through.line() == {"backend": "raw"}
         web.writer.write(b"POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\r\n12")
-        for number in range(5):
-            await daemon.l4(f"n{number}.test", 9)
+        for _ in range(5):
+            await daemon.change()
         await daemon.remove("raw.test")
         await daemon.remove("web.test")
         assert await through.echo(b"still here") == b"still here"
@@ -84,7 +85,7 @@ async def test_an_idle_connection_keeps_no_old_worker(daemon: Daemon, authority:
         await daemon.l7("web.test", port, authority.issue("web.test"))
         idle = await connect(daemon.port, "web.test", authority.client("http/1.1"))
         assert (await idle.request("web.test")).status == 200
-        await daemon.l4("other.test", 9)
+        await daemon.change()
         assert await asyncio.wait_for(idle.reader.read(), 5) == b""
         idle.close()
         await until(lambda: _old_worker_left(daemon))
@@ -96,7 +97,7 @@ async def test_an_http2_client_is_told_to_come_again(daemon: Daemon, authority: 
         await daemon.l7("web.test", port, authority.issue("web.test"))
         client = await connect(daemon.port, "web.test", authority.client("h2"))
         client.writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
-        await daemon.l4("other.test", 9)
+        await daemon.change()
         async with asyncio.timeout(5):
             kind = None
             while kind != 7:
@@ -190,6 +191,7 @@ async def test_vanished_certificates_hold_up_nobody(daemon: Daemon, authority: A
         files.cert.unlink()
         files.key.unlink()
         await daemon.l7("other.test", port, authority.issue("other.test"))
+        await daemon.change()
         for _ in range(2):
             for name in ("web.test", "other.test"):
                 assert (await get(daemon.port, name, authority.client())).status == 200

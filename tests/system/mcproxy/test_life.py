@@ -55,6 +55,7 @@ async def test_killed_mcproxyd_takes_haproxy_with_it(daemon: Daemon, authority: 
         kept = await connect(daemon.port, "raw.test", authority.client())
         assert await kept.line() == {"backend": "raw"}
         await daemon.l4("other.test", port)
+        await daemon.change()
         assert len(daemon.haproxy_pids()) == 3
         await daemon.end(signal.SIGKILL)
 
