@@ -1,0 +1,66 @@
+"""Real processes end, and their container is told of."""
+
+import asyncio
+from pathlib import Path
+
+from reconcilers.containers.deaths import Deaths
+from tests.unit.reconcilers.containers.conftest import Starter
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_each_death_is_told_once_and_at_once(start: Starter) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    deaths = Deaths(told.put_nowait)
+    one, other = start(), start()
+    deaths.follow({"one": one.pid, "other": other.pid})
+    one.kill()
+    async with asyncio.timeout(1):
+        assert await told.get() == "one"
+    # A listing that lags behind names the dead process still.
+    deaths.follow({"one": one.pid, "other": other.pid})
+    other.kill()
+    async with asyncio.timeout(1):
+        assert await told.get() == "other"
+    deaths.close()
+    assert told.empty()
+
+
+async def test_a_process_that_ended_before_it_was_watched_is_told_too(start: Starter) -> None:
+    told: list[str] = []
+    process = start()
+    process.kill()
+    process.wait()
+    Deaths(told.append).follow({"late": process.pid})
+    assert told == ["late"]
+
+
+async def test_what_is_not_followed_any_more_is_not_told_and_holds_no_descriptor(start: Starter) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    deaths = Deaths(told.put_nowait)
+    gone, kept = start(), start()
+    before = descriptors()
+    deaths.follow({"gone": gone.pid, "kept": kept.pid})
+    deaths.follow({"kept": kept.pid})
+    assert descriptors() == before + 1
+    gone.kill()
+    kept.kill()
+    async with asyncio.timeout(1):
+        assert await told.get() == "kept"
+    assert told.empty()
+    assert descriptors() == before
+
+
+async def test_a_restarted_container_is_watched_under_its_new_process(start: Starter) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    deaths = Deaths(told.put_nowait)
+    first, second = start(), start()
+    deaths.follow({"web": first.pid})
+    deaths.follow({"web": second.pid})
+    first.kill()
+    second.kill()
+    async with asyncio.timeout(1):
+        assert await told.get() == "web"
+    assert told.empty()
