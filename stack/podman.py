@@ -48,7 +48,7 @@ class PodmanHost:
 
     @property
     def network(self) -> str:
-        """The name of this host's own network for services; who starts containers makes it when it is missing."""
+        """The name of the network that `make_network` makes for the host at our own layout."""
         return f"mcpnet-{self.layout.tag}"
 
     @property
@@ -82,6 +82,21 @@ class PodmanHost:
     def run(self, *args: str | Path, check: bool = True) -> str:
         """What `podman ARGS` prints when it is asked through the API socket. Raises StackError with its reason."""
         return self._output(["podman", "--url", self.url, *args], check=check)
+
+    def make_network(self, layout: Layout) -> str:
+        """Makes the network of the host that lies there, if it is missing; returns its name.
+
+        podman would call the bridge podman1, and so would its neighbour on this machine: whichever stopped first
+        would then take the other's bridge away.
+        """
+        name = f"mcpnet-{layout.tag}"
+        if name not in self.run("network", "ls", "--quiet").split():
+            from podman import PodmanClient  # here: `down` must work when the environment is gone
+
+            bridge = {"name": name, "driver": "bridge", "network_interface": f"mcp-{layout.tag}", "dns_enabled": True}
+            with PodmanClient(base_url=self.url) as client:
+                client.api.post("/networks/create", data=json.dumps(bridge)).raise_for_status()
+        return name
 
     def wipe(self) -> None:
         """Removes every container there is, whoever made it."""

@@ -30,11 +30,9 @@ def serve(host: PodmanHost, name: str, image: str) -> int:
             "image": image,
             "env": {"PORT": str(port)},
             "netns": {"nsmode": "bridge"},
-            "networks": {host.network: {}},
+            "networks": {host.make_network(host.layout): {}},
             "portmappings": [{"host_ip": "127.0.0.1", "host_port": port, "container_port": port, "protocol": "tcp"}],
         }
-        if host.network not in {found.name for found in client.networks.list()}:
-            client.networks.create(host.network)
         client.api.post("/containers/create", data=json.dumps(spec)).raise_for_status()
         client.api.post(f"/containers/{name}/start").raise_for_status()
     return port
