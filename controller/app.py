@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.errors import Refused
+from api.errors import Refused, RegistryUnavailable
 from api.service import Service
 from controller import listen
 from controller.agent import Agent, Loops, Task
@@ -209,9 +209,12 @@ async def _tls(settings: Settings, ca: EmbeddedCa) -> listen.Tls | None:
     return listen.Tls(settings.api.listen, pem, private_pem(key))
 
 
-def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...]:
-    """All services, for a scraper's thread."""
-    return asyncio.run_coroutine_threadsafe(registry.services(), loop).result(_SCRAPE_PATIENCE)
+def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...] | None:
+    """All services, for a scraper's thread; None where they cannot be read now."""
+    try:
+        return asyncio.run_coroutine_threadsafe(registry.services(), loop).result(_SCRAPE_PATIENCE)
+    except (TimeoutError, RegistryUnavailable):
+        return None
 
 
 def _problem(loop: asyncio.AbstractEventLoop, inspector: Inspector) -> str | None:

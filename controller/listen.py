@@ -1,8 +1,9 @@
 """Puts the API where callers find it: a Unix socket that only its owner can open, and TLS on loopback if asked for."""
 
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Tls:
     key: bytes
 
 
-async def start(plane: ControlPlane, socket: Path, tls: Tls | None) -> grpc.aio.Server:
+async def start(plane: ControlPlane, path: Path, tls: Tls | None) -> grpc.aio.Server:
     """Serves the API, its health and its reflection. Raises Refused where an address cannot be had."""
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()], options=[("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
@@ -38,7 +39,7 @@ async def start(plane: ControlPlane, socket: Path, tls: Tls | None) -> grpc.aio.
     add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
     await _add_health(server)
     reflection.enable_server_reflection((_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
-    _bind_socket(server, socket)
+    _bind_socket(server, path)
     if tls is not None:
         _bind_tls(server, tls)
     await server.start()
@@ -55,6 +56,7 @@ async def _add_health(server: grpc.aio.Server) -> None:
 def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_if_served(path)
         with _private():
             server.add_insecure_port(f"unix:{path}")
     except (OSError, RuntimeError) as error:
@@ -66,6 +68,13 @@ def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
         server.add_secure_port(tls.listen, grpc.ssl_server_credentials([(tls.key, tls.chain)]))
     except RuntimeError as error:
         raise Refused(f"api.listen: {tls.listen} cannot be listened on ({error}): choose another port") from error
+
+
+def _refuse_if_served(path: Path) -> None:
+    # gRPC takes the path from whoever has it: right where that one was killed, and wrong where it lives.
+    with socket.socket(socket.AF_UNIX) as probe, suppress(FileNotFoundError, ConnectionRefusedError):
+        probe.connect(str(path))
+        raise Refused(f"api.socket: another agent serves {path}: stop it first, or choose another place")
 
 
 @contextmanager

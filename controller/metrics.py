@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from wsgiref.types import WSGIApplication
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -52,6 +52,8 @@ class Metrics:
     """All metrics of one agent, in a registry of their own."""
 
     def __init__(self, reconcilers: Iterable[str]) -> None:
+        # Of the whole process, as the library has it. When a series began is nobody's question.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -86,8 +88,8 @@ class Metrics:
         """The series of one reconciler."""
         return self._reconcilers[name]
 
-    def watch_services(self, fetch: Callable[[], tuple[Service, ...]]) -> None:
-        """Has each scrape count what `fetch` returns; it is called in the scraper's thread."""
+    def watch_services(self, fetch: Callable[[], tuple[Service, ...] | None]) -> None:
+        """Has each scrape count what `fetch` returns; it is called in the scraper's thread. None: not known now."""
         self.registry.register(_Services(fetch))
 
     def app(self) -> WSGIApplication:
@@ -124,11 +126,13 @@ class Metrics:
 class _Services(Collector):
     """Counted when scraped: nothing has to be kept in step between two scrapes."""
 
-    def __init__(self, fetch: Callable[[], tuple[Service, ...]]) -> None:
+    def __init__(self, fetch: Callable[[], tuple[Service, ...] | None]) -> None:
         self._fetch = fetch
 
     def collect(self) -> Iterable[Metric]:
         services = self._fetch()
+        if services is None:
+            return
         yield _by_condition(services)
         yield _certificate_expiry(services)
 
