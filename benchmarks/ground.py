@@ -1,0 +1,155 @@
+"""Where it is measured: a whole host of its own in a temporary folder, and a client who asks until he is answered."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from api import manifest
+from api.client import Client
+from api.service import Service
+from api.spec import ServiceSpec
+from stack import images
+from stack.host import ZONE, Host, temporary_host
+from stack.layout import Layout
+from stack.podman import podman_host
+
+_PATIENCE = 60.0
+_PAUSE = 0.003
+"""Seconds between two requests of a client who waits, from the beginning on: both sides pay for his impatience."""
+
+
+class Impatient(Exception):
+    """Something did not happen in time."""
+
+
+@contextmanager
+def host(settings: str = "") -> Iterator[Host]:
+    """A podman, a proxy and an agent of this benchmark's own, gone without a trace afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mcp-b") as folder, podman_host(Layout(Path(folder) / "p")) as podman:
+        images.build(podman)
+        with temporary_host(Layout(Path(folder) / "h"), podman, settings) as made:
+            yield made
+
+
+def definition(host: Host, name: str) -> str:
+    """The smallest useful service: one container, reached by HTTPS under its own name."""
+    return f"""\
+name = "{name}"
+[[components]]
+name = "web"
+image = "{images.HELLO}"
+volumes = []
+[[components.routes]]
+port = {host.address[1]}
+mode = "l7"
+"""
+
+
+def hostname(name: str) -> str:
+    """The name under which the service of that definition is reached."""
+    return f"{name}.svc.{ZONE}"
+
+
+def beside(work: Callable[[], object], wait: Callable[[], float]) -> float:
+    """How long `wait` took while `work` was being done. Raises what `work` raises."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(1) as worker:
+        done = worker.submit(work)
+        ended = wait()
+        done.result()
+    return ended - began
+
+
+def command(host: Host, *args: str | Path) -> None:
+    """Runs `mcp`. Raises CalledProcessError where it fails."""
+    done = host.mcp(*args)
+    if done.returncode != 0:
+        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+
+
+@dataclass
+class Caller:
+    """Asks the proxy of a host for one hostname after the other."""
+
+    address: tuple[str, int]
+    ca: Path
+    _trusting: ssl.SSLContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trusting = ssl.create_default_context(cafile=str(self.ca))
+
+    def wait(self, hostname: str) -> float:
+        """When a request for the hostname was answered, by time.perf_counter. Raises Impatient."""
+        deadline = time.perf_counter() + _PATIENCE
+        while not self.is_answered(hostname):
+            if time.perf_counter() > deadline:
+                raise Impatient(f"https://{hostname}/ was not answered within {_PATIENCE:g} s")
+            time.sleep(_PAUSE)
+        return time.perf_counter()
+
+    def is_answered(self, hostname: str) -> bool:
+        """Whether one request is answered with 200, over TLS that can be trusted."""
+        request = f"GET / HTTP/1.1\r\nHost: {hostname}\r\nConnection: close\r\n\r\n"
+        with (
+            suppress(OSError),
+            socket.create_connection(self.address, timeout=2) as raw,
+            self._trusting.wrap_socket(raw, server_hostname=hostname) as tls,
+        ):
+            tls.sendall(request.encode())
+            return tls.recv(64).startswith(b"HTTP/1.1 200")
+        return False
+
+
+class Agent:
+    """The agent of a host over one lasting connection, for callers that are not asynchronous."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> "Agent":
+        self._client = self._runner.run(self._connect())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.__aexit__(None, None, None))
+        self._runner.close()
+
+    def apply(self, name: str) -> None:
+        """Hands over the definition of that name; returns when the agent has stored it."""
+        self._runner.run(self._client.apply(self._spec(name)))
+
+    def service(self, name: str) -> Service:
+        """The service as the agent knows it."""
+        return self._runner.run(self._client.get(name))
+
+    def delete_all(self) -> None:
+        """Has every service deleted; returns when all are gone."""
+        self._runner.run(self._delete_all())
+
+    async def _connect(self) -> Client:
+        client = Client(f"unix://{self._host.agent_socket}", actor="benchmarks")
+        await client.services()
+        return client
+
+    async def _delete_all(self) -> None:
+        for service in await self._client.services():
+            await self._client.delete(service.name)
+        left: set[str] = set()
+        async for seen in self._client.watch():
+            if seen.service is not None:
+                left.add(seen.service.name)
+            left.discard(seen.deleted or "")
+            if (seen.synced or seen.deleted) and not left:
+                return
+
+    def _spec(self, name: str) -> ServiceSpec:
+        return manifest.load(definition(self._host, name), name).spec
