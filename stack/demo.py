@@ -4,6 +4,7 @@ It has a host of its own below .local/demo, so that one started by `make up` is 
 every step was verified.
 """
 
+import json
 import re
 import shutil
 import signal
@@ -28,6 +29,7 @@ _EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples" / "servic
 _HELLO: Final = f"hello.svc.{ZONE}"
 _TLS: Final = f"tls.{ZONE}"
 _CONTAINER: Final = "hello-web"
+_ORDER: Final = ["routes", "containers", "certs", "ports"]
 _FOREIGN: Final = "stranger.example.test"
 
 
@@ -131,6 +133,7 @@ class Demo:
         story.show("mcp", "delete", "hello", "passthrough")
         containers = host.podman.run("ps", "--all", "--quiet", "--no-trunc").split()
         story.show("mcp", "events", "hello", "--lines", "5")
+        story.verify("route, container, certificate, port: it went in that order", self._order_of_going() == _ORDER)
         story.verify("no container but the stranger's is left", containers == [stranger])
         story.verify("no route but the stranger's is left", table.hostnames() == [_FOREIGN])
         story.verify("no certificate is left", not list(host.cert_dir.glob("*")))
@@ -154,6 +157,12 @@ class Demo:
         copy = self._folder / name
         copy.write_text(re.sub(r"port = \d+", port, example.read_text()))
         return copy
+
+    def _order_of_going(self) -> list[str]:
+        """The reconcilers that took something of hello away, in the order in which they did."""
+        told = json.loads(self.host.mcp("events", "hello", "--lines", "5", "-o", "json").stdout)
+        gone = [event["actor"] for event in told["events"] if event["kind"] in {"withdrew", "removed", "released"}]
+        return list(dict.fromkeys(gone))
 
     def _curl(self, hostname: str, ca: Path) -> str:
         address, port = self.host.address
