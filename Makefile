@@ -45,10 +45,11 @@ bench: ## measure against the floor and the peers
 	@$(bin)/python -m benchmarks
 
 .PHONY: generate
-generate: ## generate api/gen from api/proto, docs/reference/cli.md from the commands
+generate: ## generate api/gen from api/proto, docs/reference/ from the code
 	@scripts/setup check
 	scripts/generate
 	$(bin)/python -m scripts.docs
+	$(bin)/python -m scripts.reference
 
 .PHONY: constraints
 constraints: ## pin the versions that .local/venv has now

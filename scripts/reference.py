@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Writes docs/reference/agent.md from the code. With --check, only says whether the file is current."""
 
 import ast
@@ -31,7 +30,7 @@ _SERVICE = Service.model_construct(
 HEAD = """\
 # The agent: settings, conditions, metrics
 
-<!-- Written by scripts/reference from the code: change it there. -->
+<!-- Written by scripts/reference.py from the code: change it there. -->
 """
 
 
