@@ -45,6 +45,8 @@ Global___FirewallRuleType: _TypeAlias = FirewallRuleType  # noqa: Y015
 
 @_typing.final
 class L7Policy(_message.Message):
+    """Requests that a policy is against are answered with 403."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
@@ -52,6 +54,7 @@ class L7Policy(_message.Message):
     type: _builtins.str
     """"block_user_agent" or "require_header"."""
     value: _builtins.str
+    """A part of User-Agent, case-sensitive; or the name of the header."""
     def __init__(
         self,
         *,
@@ -80,16 +83,22 @@ class Route(_message.Message):
     L7_POLICIES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     backend: _builtins.str
-    """"host:port"."""
+    """"host:port" or "[v6]:port"."""
     mode: _builtins.str
     """"l4" or "l7"; empty means l4."""
     tls_cert: _builtins.str
-    """Paths on the proxy's host; required for l7."""
+    """Paths on the proxy's host; required for l7.
+    tls_cert holds the full chain, leaf first.
+    """
     tls_key: _builtins.str
     backend_tls: _builtins.bool
+    """l7: speak TLS to the backend, without verifying its name."""
     send_proxy_protocol: _builtins.bool
+    """Begin connections to the backend with a PROXY protocol v2 header."""
     @_builtins.property
-    def l7_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___L7Policy]: ...
+    def l7_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___L7Policy]:
+        """l7 only."""
+
     def __init__(
         self,
         *,
@@ -237,6 +246,7 @@ class FirewallRule(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     type: Global___FirewallRuleType.ValueType
     value: _builtins.str
+    """An address, a network without host bits, or an ISO 3166 country code."""
     def __init__(
         self,
         *,
@@ -529,6 +539,7 @@ class ListenerStatus(_message.Message):
     addr: _builtins.str
     route_count: _builtins.int
     active_connections: _builtins.int
+    """Open client connections."""
     proxy_protocol: _builtins.bool
     max_connections: _builtins.int
     def __init__(
@@ -573,6 +584,7 @@ class GetStatusResponse(_message.Message):
     TOTAL_CONNECTIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     total_connections: _builtins.int
+    """Open client connections of all listeners."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

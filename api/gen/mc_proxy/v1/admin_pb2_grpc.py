@@ -27,7 +27,10 @@ if _version_not_supported:
 
 class ProxyAdminServiceStub:
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     def __init__(self, channel):
@@ -95,25 +98,30 @@ class ProxyAdminServiceStub:
 
 class ProxyAdminServiceServicer:
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     def ListRoutes(self, request, context):
-        """Routes of one listener. NotFound: no such listener.
+        """Routes of one listener, by hostname.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddRoute(self, request, context):
-        """Inserts or replaces the route (listener, hostname).
+        """Inserts or replaces the route (listener, hostname). Repeating it is
+        idempotent, and is how a changed certificate file is applied.
+        InvalidArgument: the route, or its certificate or key, cannot be used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveRoute(self, request, context):
-        """NotFound: no such listener or route.
+        """NotFound: no such route.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,44 +134,51 @@ class ProxyAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddFirewallRule(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Idempotent. InvalidArgument: not an address or network. Unimplemented:
+        countries, where the proxy cannot tell them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveFirewallRule(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """NotFound: no such rule.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetListenerMaxConnections(self, request, context):
-        """0 means unlimited.
+        """0 means unlimited. InvalidArgument: negative or absurdly large.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListL7Policies(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """NotFound: no such route.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddL7Policy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Idempotent. NotFound: no such route. FailedPrecondition: it is an l4 route.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveL7Policy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """NotFound: no such route, or it has no such policy.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Unavailable: the proxy's data plane is being started again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -236,7 +251,10 @@ def add_ProxyAdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ProxyAdminService:
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     @staticmethod

@@ -32,7 +32,10 @@ GRPC_VERSION: str
 
 class ProxyAdminServiceStub:
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     @_typing.overload
@@ -40,47 +43,75 @@ class ProxyAdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProxyAdminServiceAsyncStub: ...
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRoutesRequest, _admin_pb2.ListRoutesResponse]
-    """Routes of one listener. NotFound: no such listener."""
+    """Routes of one listener, by hostname."""
     AddRoute: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AddRouteRequest, _admin_pb2.AddRouteResponse]
-    """Inserts or replaces the route (listener, hostname)."""
+    """Inserts or replaces the route (listener, hostname). Repeating it is
+    idempotent, and is how a changed certificate file is applied.
+    InvalidArgument: the route, or its certificate or key, cannot be used.
+    """
     RemoveRoute: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RemoveRouteRequest, _admin_pb2.RemoveRouteResponse]
-    """NotFound: no such listener or route."""
+    """NotFound: no such route."""
     GetFirewallRules: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetFirewallRulesRequest, _admin_pb2.GetFirewallRulesResponse]
     AddFirewallRule: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AddFirewallRuleRequest, _admin_pb2.AddFirewallRuleResponse]
+    """Idempotent. InvalidArgument: not an address or network. Unimplemented:
+    countries, where the proxy cannot tell them.
+    """
     RemoveFirewallRule: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RemoveFirewallRuleRequest, _admin_pb2.RemoveFirewallRuleResponse]
+    """NotFound: no such rule."""
     SetListenerMaxConnections: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetListenerMaxConnectionsRequest, _admin_pb2.SetListenerMaxConnectionsResponse]
-    """0 means unlimited."""
+    """0 means unlimited. InvalidArgument: negative or absurdly large."""
     ListL7Policies: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListL7PoliciesRequest, _admin_pb2.ListL7PoliciesResponse]
+    """NotFound: no such route."""
     AddL7Policy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AddL7PolicyRequest, _admin_pb2.AddL7PolicyResponse]
+    """Idempotent. NotFound: no such route. FailedPrecondition: it is an l4 route."""
     RemoveL7Policy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RemoveL7PolicyRequest, _admin_pb2.RemoveL7PolicyResponse]
+    """NotFound: no such route, or it has no such policy."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
+    """Unavailable: the proxy's data plane is being started again."""
 
 @_typing.type_check_only
 class ProxyAdminServiceAsyncStub(ProxyAdminServiceStub):
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRoutes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRoutesRequest, _admin_pb2.ListRoutesResponse]  # type: ignore[assignment]
-    """Routes of one listener. NotFound: no such listener."""
+    """Routes of one listener, by hostname."""
     AddRoute: _aio.UnaryUnaryMultiCallable[_admin_pb2.AddRouteRequest, _admin_pb2.AddRouteResponse]  # type: ignore[assignment]
-    """Inserts or replaces the route (listener, hostname)."""
+    """Inserts or replaces the route (listener, hostname). Repeating it is
+    idempotent, and is how a changed certificate file is applied.
+    InvalidArgument: the route, or its certificate or key, cannot be used.
+    """
     RemoveRoute: _aio.UnaryUnaryMultiCallable[_admin_pb2.RemoveRouteRequest, _admin_pb2.RemoveRouteResponse]  # type: ignore[assignment]
-    """NotFound: no such listener or route."""
+    """NotFound: no such route."""
     GetFirewallRules: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetFirewallRulesRequest, _admin_pb2.GetFirewallRulesResponse]  # type: ignore[assignment]
     AddFirewallRule: _aio.UnaryUnaryMultiCallable[_admin_pb2.AddFirewallRuleRequest, _admin_pb2.AddFirewallRuleResponse]  # type: ignore[assignment]
+    """Idempotent. InvalidArgument: not an address or network. Unimplemented:
+    countries, where the proxy cannot tell them.
+    """
     RemoveFirewallRule: _aio.UnaryUnaryMultiCallable[_admin_pb2.RemoveFirewallRuleRequest, _admin_pb2.RemoveFirewallRuleResponse]  # type: ignore[assignment]
+    """NotFound: no such rule."""
     SetListenerMaxConnections: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetListenerMaxConnectionsRequest, _admin_pb2.SetListenerMaxConnectionsResponse]  # type: ignore[assignment]
-    """0 means unlimited."""
+    """0 means unlimited. InvalidArgument: negative or absurdly large."""
     ListL7Policies: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListL7PoliciesRequest, _admin_pb2.ListL7PoliciesResponse]  # type: ignore[assignment]
+    """NotFound: no such route."""
     AddL7Policy: _aio.UnaryUnaryMultiCallable[_admin_pb2.AddL7PolicyRequest, _admin_pb2.AddL7PolicyResponse]  # type: ignore[assignment]
+    """Idempotent. NotFound: no such route. FailedPrecondition: it is an l4 route."""
     RemoveL7Policy: _aio.UnaryUnaryMultiCallable[_admin_pb2.RemoveL7PolicyRequest, _admin_pb2.RemoveL7PolicyResponse]  # type: ignore[assignment]
+    """NotFound: no such route, or it has no such policy."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Unavailable: the proxy's data plane is being started again."""
 
 class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administers one mc-proxy over its Unix socket. File permissions are the only
-    authentication.
+    authentication. A change is on disk and serves traffic when its call returns.
+
+    Every call that names a listener answers NotFound for one that the proxy's
+    configuration does not have. Hostnames match exactly, whatever their case.
     """
 
     @_abc_1.abstractmethod
@@ -89,7 +120,7 @@ class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListRoutesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListRoutesResponse, _abc.Awaitable[_admin_pb2.ListRoutesResponse]]:
-        """Routes of one listener. NotFound: no such listener."""
+        """Routes of one listener, by hostname."""
 
     @_abc_1.abstractmethod
     def AddRoute(
@@ -97,7 +128,10 @@ class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.AddRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AddRouteResponse, _abc.Awaitable[_admin_pb2.AddRouteResponse]]:
-        """Inserts or replaces the route (listener, hostname)."""
+        """Inserts or replaces the route (listener, hostname). Repeating it is
+        idempotent, and is how a changed certificate file is applied.
+        InvalidArgument: the route, or its certificate or key, cannot be used.
+        """
 
     @_abc_1.abstractmethod
     def RemoveRoute(
@@ -105,7 +139,7 @@ class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RemoveRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RemoveRouteResponse, _abc.Awaitable[_admin_pb2.RemoveRouteResponse]]:
-        """NotFound: no such listener or route."""
+        """NotFound: no such route."""
 
     @_abc_1.abstractmethod
     def GetFirewallRules(
@@ -119,14 +153,18 @@ class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.AddFirewallRuleRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.AddFirewallRuleResponse, _abc.Awaitable[_admin_pb2.AddFirewallRuleResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.AddFirewallRuleResponse, _abc.Awaitable[_admin_pb2.AddFirewallRuleResponse]]:
+        """Idempotent. InvalidArgument: not an address or network. Unimplemented:
+        countries, where the proxy cannot tell them.
+        """
 
     @_abc_1.abstractmethod
     def RemoveFirewallRule(
         self,
         request: _admin_pb2.RemoveFirewallRuleRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.RemoveFirewallRuleResponse, _abc.Awaitable[_admin_pb2.RemoveFirewallRuleResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.RemoveFirewallRuleResponse, _abc.Awaitable[_admin_pb2.RemoveFirewallRuleResponse]]:
+        """NotFound: no such rule."""
 
     @_abc_1.abstractmethod
     def SetListenerMaxConnections(
@@ -134,34 +172,38 @@ class ProxyAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetListenerMaxConnectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SetListenerMaxConnectionsResponse, _abc.Awaitable[_admin_pb2.SetListenerMaxConnectionsResponse]]:
-        """0 means unlimited."""
+        """0 means unlimited. InvalidArgument: negative or absurdly large."""
 
     @_abc_1.abstractmethod
     def ListL7Policies(
         self,
         request: _admin_pb2.ListL7PoliciesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.ListL7PoliciesResponse, _abc.Awaitable[_admin_pb2.ListL7PoliciesResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.ListL7PoliciesResponse, _abc.Awaitable[_admin_pb2.ListL7PoliciesResponse]]:
+        """NotFound: no such route."""
 
     @_abc_1.abstractmethod
     def AddL7Policy(
         self,
         request: _admin_pb2.AddL7PolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.AddL7PolicyResponse, _abc.Awaitable[_admin_pb2.AddL7PolicyResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.AddL7PolicyResponse, _abc.Awaitable[_admin_pb2.AddL7PolicyResponse]]:
+        """Idempotent. NotFound: no such route. FailedPrecondition: it is an l4 route."""
 
     @_abc_1.abstractmethod
     def RemoveL7Policy(
         self,
         request: _admin_pb2.RemoveL7PolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.RemoveL7PolicyResponse, _abc.Awaitable[_admin_pb2.RemoveL7PolicyResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.RemoveL7PolicyResponse, _abc.Awaitable[_admin_pb2.RemoveL7PolicyResponse]]:
+        """NotFound: no such route, or it has no such policy."""
 
     @_abc_1.abstractmethod
     def GetStatus(
         self,
         request: _admin_pb2.GetStatusRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]:
+        """Unavailable: the proxy's data plane is being started again."""
 
 def add_ProxyAdminServiceServicer_to_server(servicer: ProxyAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
