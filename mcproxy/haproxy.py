@@ -1,10 +1,9 @@
 """Runs HAProxy as our child and moves it from one configuration to the next without a lost connection.
 
 New routes are added to the running worker where spare backends are left (spares.py). Every other change is a reload
-through the master's socket: the new worker inherits the listening sockets, the old one
-finishes its connections. Each worker answers on a control socket of its own generation, which tells exactly what
-systemd's notifications cannot: the new worker serves once it answers there, and the old one accepts nothing more once
-its own socket refuses.
+through the master's socket: the new worker inherits the listening sockets, the old one finishes its connections. Each
+worker answers on a control socket of its own generation, which tells exactly what systemd's notifications cannot: the
+new worker serves once it answers there, and the old one accepts nothing more once its own socket refuses.
 
 No process is left behind. The master asks the kernel for SIGKILL at our death, its workers leave with their master,
 and all of them hold one file lock, which the next HAProxy in the same folder waits for.
