@@ -199,7 +199,8 @@ class Driver:
         return Report(condition=condition, events=tuple(events))
 
     def _newly_failed(self, run: _Run) -> bool:
-        if run.failure is None and not run.outcome.reason.needs_a_person:
+        progressing = run.failure is None or run.outcome.reason is Reason.PROGRESSING
+        if progressing and not run.outcome.reason.needs_a_person:
             return False
         before = run.service.condition(self.reconciler.condition)
         current = (run.outcome.reason, run.service.generation)

@@ -19,6 +19,7 @@ from reconcilers.containers.actions import Create, Remove, Replace, Start
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.pulls import Pulls
 from reconcilers.containers.request import ContainerRequest
 
 T = TypeVar("T")
@@ -29,10 +30,11 @@ _AT_ONCE = timedelta(milliseconds=50)
 class Executor:
     """The reconciler's hands. Every method raises Transient or Terminal."""
 
-    def __init__(self, registry: Registry, engine: Engine, picture: Picture, node: str) -> None:
+    def __init__(self, registry: Registry, engine: Engine, picture: Picture, pulls: Pulls, node: str) -> None:
         self._registry = registry
         self._engine = engine
         self._picture = picture
+        self._pulls = pulls
         self._node = node
 
     async def create(self, service: Service, action: Create) -> None:
@@ -42,7 +44,7 @@ class Executor:
     async def replace(self, service: Service, action: Replace) -> None:
         """Takes the old container away and makes the new one; the old one runs until the new image is there."""
         if not await self._ask(self._engine.has_image(action.request.image)):
-            await self._pull(action.request.image)
+            self._pulls.miss(action.request.image, service.name)
         await self._ask(self._engine.remove(action.container_id))
         await self._create_and_start(service, action.request)
         for network in set(action.leaves) - {action.request.network}:
@@ -84,21 +86,22 @@ class Executor:
 
     async def _create(self, request: ContainerRequest) -> str:
         self._make_folder(request)
-        mended: set[Failure] = set()
-        while True:
-            try:
-                return await self._engine.create(request.body)
-            except EngineError as error:
-                if error.failure in mended:
-                    raise _refused(request.name, error) from error
-                mended.add(error.failure)
-                match error.failure:
-                    case Failure.NO_SUCH_IMAGE:
-                        await self._pull(request.image)
-                    case Failure.NO_SUCH_NETWORK:
-                        await self._make_network(request.network)
-                    case _:
-                        return await self._created_after_all(request, error)
+        try:
+            return await self._try_to_create(request)
+        except EngineError as error:
+            if error.failure is Failure.NO_SUCH_IMAGE:
+                self._pulls.miss(request.image, request.service)
+            return await self._created_after_all(request, error)
+
+    async def _try_to_create(self, request: ContainerRequest) -> str:
+        # Most networks exist: looking first would cost every creation a call.
+        try:
+            return await self._engine.create(request.body)
+        except EngineError as error:
+            if error.failure is not Failure.NO_SUCH_NETWORK:
+                raise
+        await self._make_network(request.network)
+        return await self._engine.create(request.body)
 
     async def _created_after_all(self, request: ContainerRequest, error: EngineError) -> str:
         found = (await self._picture.refresh()).named(request.name)
@@ -143,12 +146,6 @@ class Executor:
                 message = f"port {port} of route {component}/{route} is taken by somebody else; another one is chosen"
                 raise Transient(Reason.PORT_IN_USE, message, delay=_AT_ONCE, status=Status.FALSE) from problem
         raise Terminal(Reason.CONTAINER_REFUSED, problem.message) from problem
-
-    async def _pull(self, image: str) -> None:
-        try:
-            await self._engine.pull(image)
-        except EngineError as error:
-            raise Terminal(Reason.IMAGE_PULL_FAILED, f"{image} cannot be pulled: {error.message}") from error
 
     async def _make_network(self, name: str) -> None:
         labels = {model.MANAGED_BY: model.MANAGER, model.NODE: self._node}

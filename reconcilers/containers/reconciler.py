@@ -17,6 +17,7 @@ from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import World, plan, plan_deletion
 from reconcilers.containers.podman import Engine, EngineError
 from reconcilers.containers.probe import Prober
+from reconcilers.containers.pulls import Pulls
 from reconcilers.containers.record import ContainerRegistry, Recorder, observed
 from reconcilers.containers.restarts import RestartBackoff
 
@@ -52,7 +53,8 @@ class Containers:
         self._clock = clock
         self._wake = wake
         self._recorder = Recorder(registry, picture, prober, node, backoff, clock)
-        self._executor = Executor(registry, engine, picture, node)
+        self._pulls = Pulls(engine, wake)
+        self._executor = Executor(registry, engine, picture, self._pulls, node)
         self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
         picture.listen(prober.follow)
@@ -65,6 +67,7 @@ class Containers:
             tasks.create_task(self._picture.run(), name="picture")
             tasks.create_task(self._prober.run(), name="prober")
             tasks.create_task(self._recorder.run(), name="recorder")
+            tasks.create_task(self._pulls.run(), name="pulls")
 
     async def plan(self, service: Service) -> Plan:
         """See Reconciler. Raises Transient while the picture is unknown, Terminal for a definition wrong here."""
