@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Protocol
 
-from api.conditions import ConditionType
+from api.conditions import ConditionType, Status
 from api.errors import RegistryUnavailable
 from api.service import Convergence, Service, convergence
 from controller.metrics import Metrics
@@ -48,6 +48,9 @@ class Rollouts:
         if ready is None or convergence(service, service.generation)[0] is not Convergence.DONE:
             return
         self._under_way.discard(name)
+        if ready.status is not Status.TRUE:
+            # Stopped, as its definition says: that is no way of being ready.
+            return
         seconds = (ready.last_transition - service.updated_at).total_seconds()
         if seconds < 0:
             # Ready all the while: the new generation asked for nothing that had to be done.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
-from api.conditions import ConditionType, Reason
+from api.conditions import ConditionType, Status
 from api.errors import RegistryUnavailable
 from api.service import Service
 from controller.queue import Priority, WorkQueue
@@ -55,6 +55,11 @@ class Wakes:
 
     async def _wake_waiting(self) -> None:
         for service in await self._registry.services():
-            routes = service.condition(ConditionType.ROUTES_PROGRAMMED)
-            if routes is not None and routes.reason is Reason.CONFLICT:
+            if _may_wait_for_a_name(service):
                 self._queues["routes"].add(service.name)
+
+
+def _may_wait_for_a_name(service: Service) -> bool:
+    """Whether its routes are not all there: that one of them is in conflict may not be written yet."""
+    routes = service.condition(ConditionType.ROUTES_PROGRAMMED)
+    return routes is None or routes.status is not Status.TRUE or routes.observed_generation < service.generation

@@ -1,0 +1,117 @@
+"""Each generation is followed until it is ready, once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.conditions import Reason, Status
+from api.errors import RegistryUnavailable
+from api.service import Event, Service
+from controller.metrics import Metrics
+from controller.registry import ChangeKind, Registry, RegistryChange, Report
+from controller.registry.subscription import Hub
+from controller.rollouts import Rollouts
+from tests.unit.controller.registry.samples import WORK, SteppingClock, condition, spec
+
+
+class Followed:
+    """Rollouts over a real registry whose every look at the clock is a minute after the one before."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.metrics = Metrics([])
+        self.rollouts = Rollouts(registry, self.metrics)
+
+    async def converge(self, generation: int = 1, **of: object) -> None:
+        for kind in WORK:
+            await self.registry.report("hello", condition(kind, generation=generation, **of))  # type: ignore[arg-type]
+
+    async def told(self) -> list[Event]:
+        # They read, then write, one transaction after the other.
+        for _ in range(4):
+            await self.registry.ping()
+        return [event for event in await self.registry.events("hello") if event.kind == "ready"]
+
+    @property
+    def observed(self) -> tuple[float, float]:
+        samples = self.metrics.registry.get_sample_value
+        return samples("mcp_apply_to_ready_seconds_count") or 0, samples("mcp_apply_to_ready_seconds_sum") or 0
+
+
+@pytest.fixture
+async def followed(tmp_path: object) -> AsyncIterator[Followed]:
+    registry = await Registry.open(f"sqlite:///{tmp_path}/registry.db", "rift", clock=SteppingClock())
+    parts = Followed(registry)
+    async with registry.subscribe() as changes:
+        running = asyncio.create_task(parts.rollouts.run(changes))
+        yield parts
+        running.cancel()
+    await registry.close()
+
+
+async def test_a_generation_that_becomes_ready_is_told_once_with_its_time(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    (event,) = await followed.told()
+    assert event.message == "everything is as defined, after 240.00 s"
+    assert (event.generation, event.actor) == (1, "mcp-agent")
+    assert followed.observed == (1, 240)
+    await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
+    await followed.converge()
+    assert await followed.told() == [event]
+
+
+async def test_each_generation_is_told(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.registry.apply(spec(version="v2"), actor="ann")
+    await followed.converge(2)
+    assert [event.generation for event in await followed.told()] == [1, 2]
+
+
+async def test_one_that_fails_is_told_once_it_is_mended(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.registry.apply(spec(version="v2"), actor="ann")
+    await followed.converge(2, status=Status.FALSE, reason=Reason.IMAGE_PULL_FAILED)
+    assert len(await followed.told()) == 1
+    await followed.converge(2)
+    assert [event.generation for event in await followed.told()] == [1, 2]
+
+
+async def test_to_be_stopped_is_no_way_of_being_ready(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge(status=Status.FALSE, reason=Reason.STOPPED)
+    assert (await followed.told(), followed.observed) == ([], (0, 0))
+
+
+async def test_one_that_is_deleted_is_not_waited_for(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.registry.request_deletion("hello", actor="ann")
+    await followed.converge()
+    assert await followed.told() == []
+
+
+async def test_a_registry_that_is_away_ends_nothing() -> None:
+    class Away:
+        looks = 0
+
+        async def service(self, name: str) -> Service | None:
+            self.looks += 1
+            raise RegistryUnavailable("gone")
+
+        async def report(self, service: str, report: Report) -> None:
+            raise RegistryUnavailable("gone")
+
+    hub, away = Hub(), Away()
+    changes = hub.subscribe()
+    running = asyncio.create_task(Rollouts(away, Metrics([])).run(changes))
+    for kind in (ChangeKind.SPEC, ChangeKind.CONDITION):
+        hub.publish([RegistryChange("a", kind)])
+        await asyncio.sleep(0)
+    hub.publish([RegistryChange("a", ChangeKind.CONDITION)])
+    await asyncio.sleep(0)
+    hub.close()
+    await running
+    assert away.looks == 2

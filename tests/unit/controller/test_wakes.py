@@ -1,0 +1,131 @@
+"""Who looks again when something in the registry changes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.conditions import ConditionType, Reason, Status
+from api.errors import RegistryUnavailable
+from api.service import Finalizer, Service
+from controller.metrics import Metrics
+from controller.queue import WorkQueue
+from controller.registry import ChangeKind, Registry, RegistryChange
+from controller.registry.subscription import Hub
+from controller.wakes import ALL, WAKES, Wakes
+from tests.unit.controller.registry.samples import certificate, claim, condition, spec
+
+
+class Woken:
+    """Wakes over a real registry, and the queues that they fill."""
+
+    def __init__(self, registry: Registry) -> None:
+        metrics = Metrics(ALL)
+        self.registry = registry
+        self.queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
+        self.wakes = Wakes(self.queues, registry)
+
+    async def now(self) -> dict[str, list[str]]:
+        """Whom each queue holds once all that was committed is heard; they are taken out of it."""
+        # Wakes may read the registry, one transaction after the other.
+        for _ in range(3):
+            await self.registry.ping()
+        found = {}
+        for name, queue in self.queues.items():
+            keys = []
+            while len(queue):
+                item = await queue.get()
+                queue.done(item.key)
+                keys.append(item.key)
+            found[name] = keys
+        return {name: keys for name, keys in found.items() if keys}
+
+
+@pytest.fixture
+async def woken(lite: Registry) -> AsyncIterator[Woken]:
+    parts = Woken(lite)
+    async with lite.subscribe() as changes:
+        running = asyncio.create_task(parts.wakes.run(changes))
+        yield parts
+        running.cancel()
+
+
+ROUTES = ConditionType.ROUTES_PROGRAMMED
+
+
+async def test_a_wish_concerns_all(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    assert await woken.now() == {name: ["hello"] for name in ALL}
+    await woken.registry.apply(spec(), actor="ann")
+    assert await woken.now() == {}
+    await woken.registry.request_deletion("hello", actor="ann")
+    assert await woken.now() == {name: ["hello"] for name in ALL}
+
+
+async def test_a_finalizer_that_is_dropped_concerns_all_and_the_last_nobody_who_is_left(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    await woken.registry.request_deletion("hello", actor="ann")
+    await woken.now()
+    await woken.registry.remove_finalizer("hello", Finalizer.ROUTES)
+    assert await woken.now() == {name: ["hello"] for name in ALL}
+
+
+async def test_containers_wait_for_ports_and_routes_for_certificates(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    await woken.now()
+    await woken.registry.allocate_port("hello", "web", "default", 10001)
+    assert await woken.now() == {"containers": ["hello"]}
+    await woken.registry.contest_port("hello", "web", "default", 10001)
+    assert await woken.now() == {"ports": ["hello"], "containers": ["hello"]}
+    await woken.registry.record_certificate("hello", certificate())
+    assert await woken.now() == {"routes": ["hello"]}
+
+
+async def test_conditions_and_events_wake_nobody(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    await woken.now()
+    await woken.registry.report("hello", condition())
+    assert await woken.now() == {}
+
+
+async def test_a_name_that_is_free_again_wakes_those_who_may_wait_for_one(woken: Woken) -> None:
+    registry = woken.registry
+    for name in ("holder", "waits", "pending", "content", "outdated"):
+        await registry.apply(spec(name), actor="ann")
+    for name in ("holder", "content", "outdated"):
+        await registry.report(name, condition(ROUTES))
+    await registry.report("waits", condition(ROUTES, Status.FALSE, Reason.CONFLICT))
+    await registry.apply(spec("outdated", "v2"), actor="ann")
+    await registry.claim_route("holder", claim())
+    await woken.now()
+    await registry.release_route("holder", ":443", "hello.example")
+    assert await woken.now() == {"routes": ["outdated", "pending", "waits"]}
+
+
+async def test_a_resync_looks_at_everything_after_all_that_happened(woken: Woken) -> None:
+    await woken.registry.apply(spec("b"), actor="ann")
+    await woken.registry.apply(spec("a"), actor="ann")
+    await woken.now()
+    await woken.wakes.resync()
+    await woken.registry.apply(spec("z"), actor="ann")
+    assert await woken.now() == {name: ["z", "a", "b"] for name in ALL}
+
+
+async def test_a_registry_that_is_away_ends_nothing() -> None:
+    class Away:
+        async def services(self) -> tuple[Service, ...]:
+            raise RegistryUnavailable("gone")
+
+    metrics = Metrics(ALL)
+    queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
+    hub = Hub()
+    with_changes = hub.subscribe()
+    running = asyncio.create_task(Wakes(queues, Away()).run(with_changes))
+    hub.publish([RegistryChange("a", ChangeKind.CLAIM_RELEASED), RegistryChange("a", ChangeKind.SPEC)])
+    assert (await queues["ports"].get()).key == "a"
+    hub.close()
+    await running
+
+
+def test_only_reconcilers_that_exist_are_woken() -> None:
+    assert {name for names in WAKES.values() for name in names} == set(ALL)
