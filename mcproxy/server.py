@@ -20,8 +20,9 @@ from grpc_reflection.v1alpha import reflection
 
 from api.gen.mc_proxy.v1 import admin_pb2, admin_pb2_grpc
 from mcproxy.errors import Refused
-from mcproxy.haproxy import ConfigRefused, HAProxy
+from mcproxy.haproxy import HAProxy
 from mcproxy.interceptor import TranslateErrors
+from mcproxy.master import ConfigRefused
 from mcproxy.model import RouteKey, State
 from mcproxy.render import Listener
 from mcproxy.restore import restore, seed, without_the_refused

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from mcproxy.errors import Internal, InvalidArgument, Refused
-from mcproxy.haproxy import ConfigRefused
+from mcproxy.master import ConfigRefused
 from mcproxy.model import State
 
 log = structlog.get_logger()

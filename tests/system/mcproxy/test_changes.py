@@ -219,7 +219,7 @@ async def test_a_certificate_lost_in_every_copy_costs_only_its_own_route(daemon:
         assert (await get(daemon.port, "web.test", authority.client())).status == 200
 
 
-async def _weak(authority: Authority, folder: str) -> Files:
+async def _weak(authority: Authority) -> Files:
     """A certificate that parses and fits its key, and that OpenSSL yet refuses to serve."""
     files = Files(*(authority.issue("weak.test").cert.with_name(name) for name in ("weak.pem", "weak.key")))
     process = await asyncio.create_subprocess_exec(
@@ -234,7 +234,7 @@ async def _weak(authority: Authority, folder: str) -> Files:
 async def test_what_haproxy_refuses_leaves_no_trace(daemon: Daemon, authority: Authority) -> None:
     """The caller gets HAProxy's reason, everything else serves on, and neither memory nor database keeps it."""
     async with http1("web") as port:
-        weak = await _weak(authority, "certs")
+        weak = await _weak(authority)
         await daemon.l7("web.test", port, authority.issue("web.test"))
         with pytest.raises(grpc.aio.AioRpcError, match="unable to load SSL certificate") as refusal:
             await daemon.l7("weak.test", port, weak)
@@ -248,9 +248,29 @@ async def test_what_haproxy_refuses_leaves_no_trace(daemon: Daemon, authority: A
             await daemon.start()
 
 
+async def test_a_certificate_that_went_bad_on_disk_costs_only_its_own_route(
+    daemon: Daemon, authority: Authority
+) -> None:
+    """Found out by a restart, as until then the one that was added is served."""
+    async with http1("web") as port:
+        weak, files = await _weak(authority), authority.issue("web.test")
+        await daemon.l7("web.test", port, files)
+        await daemon.l7("other.test", port, authority.issue("other.test"))
+        for good, bad in zip(files, weak, strict=True):
+            bad.replace(good)
+        await daemon.change()
+        assert (await get(daemon.port, "web.test", authority.client())).status == 200
+        await daemon.end()
+        await daemon.start()
+        assert [route.hostname for route in await daemon.routes()] == ["other.test"]
+        assert (await get(daemon.port, "other.test", authority.client())).status == 200
+        await daemon.l7("web.test", port, authority.issue("web.test"))
+        assert (await get(daemon.port, "web.test", authority.client())).status == 200
+
+
 async def test_one_bad_route_of_a_burst_fails_alone(daemon: Daemon, authority: Authority) -> None:
     async with http1("web") as port:
-        weak = await _weak(authority, "certs")
+        weak = await _weak(authority)
         names = [f"n{number}.test" for number in range(10)]
         adding = [daemon.l7(name, port, authority.issue(name)) for name in names]
         adding[5:5] = [daemon.l7("weak.test", port, weak)]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mcproxy.errors import Internal, InvalidArgument, NotFound, Refused, Unavailable
-from mcproxy.haproxy import ConfigRefused
+from mcproxy.master import ConfigRefused
 from mcproxy.model import RouteKey, State
 from mcproxy.table import Change, Table
 from tests.unit.mcproxy.states import MAIN, l4
