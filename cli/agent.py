@@ -2,13 +2,18 @@
 
 import os
 import sys
+import threading
+import traceback
 from pathlib import Path
 
 import click
 
-from api.errors import McpError
+from api.errors import ExitCode, McpError
 
 DEFAULT_CONFIG = "/etc/mcp/mcp-agent.toml"
+
+_PATIENCE = 0.5
+"""Seconds that a thread has to end once all else has."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,9 +61,28 @@ def version() -> None:
 
 
 def main() -> None:
-    """Runs the command; an error that is meant for a person is one sentence and an exit code."""
+    """Runs the command, and ends the process whatever still hangs in it."""
+    code = _run()
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join(_PATIENCE)
+            if thread.is_alive():
+                # Python would wait until the engine answers it, which may take minutes.
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The command's exit code; an error that is meant for a person is one sentence."""
     try:
         cli(standalone_mode=True)
     except McpError as error:
         click.echo(f"mcp-agent: {error.message}", err=True)
-        sys.exit(int(error.exit_code))
+        return int(error.exit_code)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:  # a defect ends the agent, for whoever started it to start it again
+        traceback.print_exc()
+        return int(ExitCode.FAILED)
+    return int(ExitCode.DONE)

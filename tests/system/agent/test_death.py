@@ -7,8 +7,10 @@ import signal
 
 import pytest
 
-from stack import images
+from stack import images, web
+from tests.system import faults
 from tests.system.agent.rig import Rig
+from tests.system.faults import FaultySocket
 
 pytestmark = pytest.mark.system
 
@@ -38,6 +40,18 @@ async def test_told_to_stop_in_the_middle_it_ends_soon_and_leaves_what_can_be_re
     await rig.until_ready()
     assert rig.answers()
     assert rig.containers() == [rig.container]
+
+
+@pytest.mark.parametrize("call", ["POST .*/images/pull", "POST .*/start"])
+async def test_a_call_that_hangs_does_not_hold_up_the_end(stopped: Rig, engine: FaultySocket, call: str) -> None:
+    stopped.start_agent(MCP_LOOP_STOP_SECONDS="0.5", MCP_PODMAN_TIMEOUT_SECONDS="60")
+    image = f"localhost/absent:{stopped.name}" if "pull" in call else images.HELLO
+    with engine.misbehaving(call, faults.hangs) as hits:
+        await stopped.apply(stopped.spec(image=image))
+        await asyncio.to_thread(web.wait_for, hits, seconds=10, what=call)
+        began = asyncio.get_running_loop().time()
+        stopped.host.stop_agent(signal.SIGTERM)
+        assert asyncio.get_running_loop().time() - began < 5
 
 
 @pytest.mark.timeout(150)
