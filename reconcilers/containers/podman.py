@@ -12,10 +12,11 @@ import struct
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -52,6 +53,9 @@ _KINDS: Final = (
     ("address already in use", "ADDRESS_IN_USE"),
     ("port is already allocated", "ADDRESS_IN_USE"),
 )
+
+# Between a container's end and its clean-up lie some 100 ms.
+_CLEAN_UP: Final = timedelta(seconds=5)
 
 # What happens inside a container, or to its files, changes nothing that a listing shows.
 _SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})
@@ -137,10 +141,19 @@ class Engine:
             params["filters"] = json.dumps({"id": sorted(ids)})
         answer = await self._call("GET", "/containers/json", params=params)
         try:
-            found = [_observation(entry) for entry in answer.json()]
+            entries = answer.json()
+            found = [_observation(entry) for entry in entries]
+            if self._rootless():
+                found = [_until_cleaned_up(*pair) for pair in zip(found, entries, strict=True)]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreachable(f"the listing of containers is incomplete: {error}") from error
         return Observation({container.id: container for container in found})
+
+    def _rootless(self) -> bool:
+        try:
+            return Path(self._settings.socket).stat().st_uid != 0
+        except OSError:
+            return False
 
     async def containers(self, node: str) -> tuple[Container, ...]:
         """All containers as the API shows them, ours or not, by name."""
@@ -369,6 +382,19 @@ def _observation(entry: dict[str, Any]) -> ContainerObservation:
         started_at=_moment(entry["StartedAt"]),
         ended_at=ended,
     )
+
+
+def _until_cleaned_up(container: ContainerObservation, entry: dict[str, Any]) -> ContainerObservation:
+    """The container, still stopping until its clean-up is done.
+
+    Required: started before, a rootless container keeps its network but not its rootlessport, and nobody reaches it.
+    A clean-up that does not come at all is not waited for.
+    """
+    if entry["State"] != "stopped" or container.ended_at is None:
+        return container
+    if datetime.now(UTC) - container.ended_at > _CLEAN_UP:
+        return container
+    return replace(container, state=ContainerState.STOPPING)
 
 
 def _moment(seconds: int) -> datetime | None:

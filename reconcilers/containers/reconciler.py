@@ -96,8 +96,12 @@ class Containers:
             case Replace():
                 await self._executor.replace(service, action)
             case Start():
-                await self._recorder.restarting(service.name, action)
-                await self._executor.start(service, action)
+                # Side by side: the count is written long before the engine has started anything.
+                counting = asyncio.create_task(self._recorder.restarting(service.name, action))
+                try:
+                    await self._executor.start(service, action)
+                finally:
+                    await counting
             case Unpause():
                 await self._executor.unpause(action.container_id)
             case Stop():
@@ -186,8 +190,9 @@ class Containers:
         return owned.union(*(self._names.get(container.name, ()) for container in changed))
 
     def _changed(self, service: str) -> None:
-        self._recorder.touch(service)
+        # In this order, as the registry serves one after the other: first who acts, then who writes down.
         self._wake(service)
+        self._recorder.touch(service)
 
 
 def _running(

@@ -94,6 +94,13 @@ class Node:
         await self.until_reason(name, Reason.CONVERGED, seconds)
         return await self.service(name)
 
+    async def delete_all(self) -> None:
+        """Takes away whatever containers services still have."""
+        for service in await self.registry.services():
+            if Finalizer.CONTAINERS in service.finalizers:
+                await self.delete(service.name)
+                await self.until_containers_gone(service.name)
+
     async def until_containers_gone(self, name: str) -> None:
         """Returns once the reconciler says that it has nothing left to do for a deleted service."""
         await self.until(name, lambda service: Finalizer.CONTAINERS not in service.finalizers)
