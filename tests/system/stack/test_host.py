@@ -4,6 +4,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_a_definition_becomes_an_answered_request(host: Host) -> None:
 def test_a_rootless_engine_serves_as_well(rootless_host: Host) -> None:
     apply(rootless_host, definition(rootless_host))
     assert rootless_host.fetch(f"hello.svc.{ZONE}") == "mcp-hello v1.0.0\n"
+
+
+def test_what_was_killed_on_a_rootless_engine_is_reached_again(rootless_host: Host) -> None:
+    """Started before podman has cleaned up, it would run without its published port."""
+    apply(rootless_host, definition(rootless_host, "mortal"))
+    hostname = f"mortal.svc.{ZONE}"
+    for _ in range(2):
+        mortal = processes.identify(int(rootless_host.podman.run("inspect", "-f", "{{.State.Pid}}", "mortal")))
+        assert mortal is not None
+        processes.end(mortal, sig=signal.SIGKILL)
+        answers = partial(web.answers, rootless_host.address, hostname, rootless_host.ca_file)
+        web.wait_for(answers, seconds=15, what=hostname)
 
 
 def test_two_hosts_on_one_engine_leave_each_other_alone(make_host: type) -> None:
