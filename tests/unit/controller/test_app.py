@@ -1,0 +1,235 @@
+"""The agent as a program: what it serves, what it refuses, and how it ends. Its podman is away."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.client import Client
+from api.conditions import ConditionType, Reason, Status
+from api.control_plane import Watched
+from api.service import Service
+from stack.web import free_port, is_ok, wait_for
+from tests.unit.controller.registry.samples import spec
+
+PROGRAM = Path(sys.executable).parent / "mcp-agent"
+
+
+class Program:
+    """One `mcp-agent` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "mcp-agent.toml"
+        self.port = free_port()
+        self.config.write_text(f"""\
+node = "rift"
+state_dir = "{folder}/state"
+[api]
+socket = "{folder}/run/agent.sock"
+[podman]
+socket = "{folder}/podman.sock"
+[mcproxy]
+cert_dir = "{folder}/certs"
+[metrics]
+listen = "127.0.0.1:{self.port}"
+""")
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MCP_")}
+        self.running: subprocess.Popen[str] | None = None
+
+    def start(self, **variables: str) -> subprocess.Popen[str]:
+        """Starts it and returns once it is alive."""
+        environ = self.environ | variables
+        self.running = subprocess.Popen(
+            [PROGRAM, "serve", "-c", self.config], env=environ, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: is_ok(f"{self.url}/healthz"), seconds=20, what="mcp-agent")
+        return self.running
+
+    def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end, which has to come by itself."""
+        command = [PROGRAM, *args, *(("-c", str(self.config)) if args[0] != "version" else ())]
+        environ = self.environ | variables
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+    def client(self) -> Client:
+        return Client(f"unix://{self.folder}/run/agent.sock", actor="ann")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def readiness(self) -> tuple[int, str]:
+        """What /readyz says."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def stop(self) -> tuple[int, str]:
+        """Its exit code, and what it said on standard error."""
+        assert self.running is not None
+        self.running.send_signal(signal.SIGTERM)
+        _, said = self.running.communicate(timeout=20)
+        return self.running.returncode, said
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    with tempfile.TemporaryDirectory(prefix="mcp-x") as folder:
+        program = Program(Path(folder))
+        yield program
+        if program.running is not None and program.running.poll() is None:
+            program.running.kill()
+            program.running.communicate()
+
+
+async def until(client: Client, kind: ConditionType, reason: Reason) -> Service:
+    """The service `hello` once its condition has that reason."""
+    async for seen in client.watch(["hello"]):
+        condition = seen.service.condition(kind) if seen.service else None
+        if seen.service is not None and condition is not None and condition.reason is reason:
+            return seen.service
+    raise AssertionError("the watch ended")
+
+
+async def test_without_podman_it_lives_answers_and_says_so(program: Program) -> None:
+    program.start()
+    async with program.client() as client:
+        await client.apply(spec())
+        service = await until(client, ConditionType.CONTAINERS_RUNNING, Reason.ENGINE_UNREACHABLE)
+        condition = service.condition(ConditionType.CONTAINERS_RUNNING)
+        assert condition is not None
+        assert condition.status is Status.UNKNOWN
+        await until(client, ConditionType.ROUTES_PROGRAMMED, Reason.PROXY_NOT_CONFIGURED)
+        parts = {part.name: part.reachable for part in (await client.node_status()).parts}
+        assert parts == {"registry": True, "podman": False}
+    status, sentence = program.readiness()
+    assert (status, sentence.startswith("podman: podman cannot be asked")) == (503, True)
+    code, said = program.stop()
+    assert code == 0
+    assert "Traceback" not in said
+
+
+async def test_what_was_applied_outlives_the_agent(program: Program) -> None:
+    program.start()
+    async with program.client() as client:
+        applied = await client.apply(spec())
+    assert program.stop()[0] == 0
+    program.start()
+    async with program.client() as client:
+        service = await client.get("hello")
+    assert (service.uid, service.spec) == (applied.service.uid, spec())
+
+
+async def test_a_watch_ends_with_the_agent_and_does_not_hold_it_up(program: Program) -> None:
+    program.start()
+    async with program.client() as client:
+        watch = client.watch()
+        assert await anext(watch) == Watched(synced=True)
+        assert program.stop()[0] == 0
+        await watch.aclose()
+
+
+async def test_tls_on_loopback_is_trusted_by_the_agents_own_ca(program: Program) -> None:
+    port = free_port()
+    program.start(MCP_API_LISTEN=f"127.0.0.1:{port}")
+    ca = f"{program.folder}/state/ca/ca.pem"
+    async with Client(f"localhost:{port}", actor="ann", ca_file=ca) as client:
+        assert (await client.node_status()).node == "rift"
+
+
+def test_a_second_agent_of_one_registry_is_refused(program: Program) -> None:
+    program.start()
+    done = program.run("serve", MCP_METRICS_LISTEN=f"127.0.0.1:{free_port()}", MCP_API_SOCKET=f"{program.folder}/b")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "another" in done.stderr
+    assert program.stop()[0] == 0
+
+
+def test_a_second_agent_on_one_socket_is_refused(program: Program) -> None:
+    program.start()
+    done = program.run("serve", MCP_METRICS_LISTEN=f"127.0.0.1:{free_port()}", MCP_STATE_DIR=f"{program.folder}/b")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert "another agent serves" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code", "sentence"),
+    [
+        ("MCP_STATE_DIR", "/proc/nowhere", 4, "mcp-agent: "),
+        ("MCP_REGISTRY_URL", "mysql://x/y", 4, "mcp-agent: "),
+        ("MCP_REGISTRY_URL", "nonsense", 4, "mcp-agent: "),
+        ("MCP_REGISTRY_URL", "postgresql+psycopg://127.0.0.1:9/x", 4, "mcp-agent: "),
+        ("MCP_METRICS_LISTEN", "192.0.2.1:80", 5, "mcp-agent: metrics.listen: 192.0.2.1:80 cannot be listened on"),
+        ("MCP_API_SOCKET", "/proc/nowhere/agent.sock", 5, "mcp-agent: api.socket: /proc/nowhere/agent.sock"),
+        ("MCP_LOOP_WORKERS", "0", 5, "mcp-agent: MCP_LOOP_WORKERS: must be at least 1"),
+    ],
+)
+def test_what_it_cannot_start_with_is_one_sentence_and_an_exit_code(
+    program: Program, variable: str, value: str, code: int, sentence: str
+) -> None:
+    done = program.run("serve", **{variable: value})
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_registry_on_a_disk_that_is_full_is_one_sentence(program: Program) -> None:
+    def no_file_may_grow() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = subprocess.run(
+        [PROGRAM, "serve", "-c", program.config],
+        env=program.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=no_file_may_grow,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "registry.db" in done.stderr
+
+
+def test_settings_can_be_checked_without_starting_anything(program: Program) -> None:
+    done = program.run("check-config")
+    assert (done.returncode, done.stdout) == (0, f"{program.config}: ok (node rift)\n")
+    program.config.write_text("[podman]\nsokcet = '/x'\n")
+    done = program.run("check-config")
+    assert (done.returncode, done.stderr) == (
+        5,
+        f'mcp-agent: {program.config}:2: podman.sokcet: is not a field of [podman]; did you mean "socket"?\n',
+    )
+    assert not (program.folder / "state").exists()
+
+
+def test_it_knows_its_version(program: Program) -> None:
+    assert program.run("version").stdout.startswith("mcp-agent 0.")
+
+
+def test_a_defect_ends_it_with_a_trace_and_not_with_zero(program: Program) -> None:
+    """Whoever started it starts it again."""
+    script = (
+        "import asyncio, sys\n"
+        "from controller.wakes import Wakes\n"
+        "async def breaks(self): raise ZeroDivisionError('a defect')\n"
+        "Wakes.resync = breaks\n"
+        f"sys.argv = ['mcp-agent', 'serve', '-c', {str(program.config)!r}]\n"
+        "from cli.agent import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=program.environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: a defect" in done.stderr
