@@ -9,12 +9,22 @@ events and relisting tell the same, later.
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_UNWATCHED: Final = -1
 
 
 class Deaths:
-    """Watches one process for each container id; calls `died` with the id, once."""
+    """Watches one process for each container id; calls `died` once for each that ends.
 
-    def __init__(self, died: Callable[[str], None]) -> None:
+    `died` is given the id, and whether the death is certain: that it was the
+    container's own process which ended, and not one of the same number in
+    another pid namespace.
+    """
+
+    def __init__(self, died: Callable[[str, bool], None]) -> None:
         self._died = died
         self._watched: dict[str, tuple[int, int]] = {}
 
@@ -32,26 +42,34 @@ class Deaths:
         self.follow({})
 
     def _watch(self, container_id: str, pid: int) -> None:
+        # Remembered in any case, so that a listing which lags behind does not start the watch again.
+        self._watched[container_id] = (pid, _UNWATCHED)
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._watched[container_id] = (pid, -1)
-            self._died(container_id)
+            self._died(container_id, False)
         except OSError:
-            self._watched[container_id] = (pid, -1)
+            return
         else:
             self._watched[container_id] = (pid, descriptor)
-            asyncio.get_running_loop().add_reader(descriptor, self._ended, container_id)
+            certain = _belongs(pid, container_id)
+            asyncio.get_running_loop().add_reader(descriptor, self._ended, container_id, certain)
 
-    def _ended(self, container_id: str) -> None:
+    def _ended(self, container_id: str, certain: bool) -> None:
         pid, _ = self._watched[container_id]
         self._drop(container_id)
-        # Remembered, so that a listing which lags behind does not start the watch again.
-        self._watched[container_id] = (pid, -1)
-        self._died(container_id)
+        self._watched[container_id] = (pid, _UNWATCHED)
+        self._died(container_id, certain)
 
     def _drop(self, container_id: str) -> None:
         _, descriptor = self._watched.pop(container_id)
-        if descriptor >= 0:
+        if descriptor != _UNWATCHED:
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _belongs(pid: int, container_id: str) -> bool:
+    """Whether the process is in a control group named after the container."""
+    with suppress(OSError):
+        return container_id in Path(f"/proc/{pid}/cgroup").read_text()
+    return False

@@ -45,6 +45,8 @@ class ContainerObservation:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    forsaken: bool = False
+    """Its process ended and the engine will never learn of it, as its monitor ended too: it can only be removed."""
 
     @property
     def running(self) -> bool:

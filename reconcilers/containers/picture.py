@@ -8,12 +8,13 @@ is one more. A listing that failed makes the picture unknown, never empty.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from api.conditions import Reason
+from api.service import ContainerState
 from reconcilers.base import Transient
 from reconcilers.containers.deaths import Deaths
 from reconcilers.containers.model import Observation
@@ -38,6 +39,15 @@ class PictureSettings:
     """The longest pause between two attempts to reach an engine that is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """A process that ended, while the engine still shows its container with it."""
+
+    pid: int
+    certain: bool
+    looks: int = 0
+
+
 class Picture:
     """What containers there are. `run` keeps it true; everything else may be called at any time."""
 
@@ -53,7 +63,8 @@ class Picture:
         self._flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost = asyncio.Event()
         self._deaths = Deaths(self._died)
-        self._lagging: dict[str, tuple[int, int]] = {}
+        self._lagging: dict[str, _Death] = {}
+        self._forsaken: dict[str, int] = {}
 
     def listen(self, listener: Listener) -> None:
         """Has `listener` called after each change, in the event loop; it must not block."""
@@ -119,33 +130,44 @@ class Picture:
             log.warning("engine_lost", reason=failure.reason, error=failure.message)
             self._tell(before, None)
 
-    def _show(self, observation: Observation) -> None:
-        before, self._observation = self._observation, observation
-        self._look_again_at_lagging(observation)
-        if before != observation:
-            ours = (container for container in observation if container.owned_by(self._node) and container.running)
+    def _show(self, listed: Observation) -> None:
+        self._look_again_at_lagging(listed)
+        before, self._observation = self._observation, self._corrected(listed)
+        if before != self._observation:
+            ours = (c for c in self._observation if c.owned_by(self._node) and c.running)
             self._deaths.follow({container.id: container.pid for container in ours})
-            self._tell(before, observation)
+            self._tell(before, self._observation)
 
     def _tell(self, before: Observation | None, after: Observation | None) -> None:
         for listener in self._listeners:
             listener(before, after)
 
-    def _died(self, container_id: str) -> None:
+    def _died(self, container_id: str, certain: bool) -> None:
         """Its process ended, which the engine itself learns within some milliseconds."""
         container = self._observation.get(container_id) if self._observation else None
         if container is not None:
-            self._lagging[container_id] = (container.pid, 0)
+            self._lagging[container_id] = _Death(container.pid, certain)
         self._ask((container_id,))
 
-    def _look_again_at_lagging(self, observation: Observation) -> None:
-        for container_id, (pid, looks) in list(self._lagging.items()):
-            container = observation.get(container_id)
-            if container is None or container.pid != pid or looks == _LAGGING_LOOKS:
-                del self._lagging[container_id]
-            else:
-                self._lagging[container_id] = (pid, looks + 1)
-                asyncio.get_running_loop().call_later(0.001 * (1 << looks), self._ask, (container_id,))
+    def _look_again_at_lagging(self, listed: Observation) -> None:
+        for container_id, death in list(self._lagging.items()):
+            container = listed.get(container_id)
+            if container is not None and container.pid == death.pid and death.looks < _LAGGING_LOOKS:
+                self._lagging[container_id] = replace(death, looks=death.looks + 1)
+                asyncio.get_running_loop().call_later(0.001 * (1 << death.looks), self._ask, (container_id,))
+                continue
+            del self._lagging[container_id]
+            if death.certain and death.looks == _LAGGING_LOOKS:
+                self._forsaken[container_id] = death.pid
+
+    def _corrected(self, listed: Observation) -> Observation:
+        """The listing without the lives that it only claims."""
+        lost = [c for c in listed if self._forsaken.get(c.id) == c.pid]
+        self._forsaken = {container.id: container.pid for container in lost}
+        if not lost:
+            return listed
+        marked = {c.id: replace(c, state=ContainerState.UNKNOWN, forsaken=True) for c in lost}
+        return Observation({**listed.containers, **marked})
 
     async def _stay_connected(self) -> None:
         pauses = wait_exponential(multiplier=0.1, max=self._settings.reconnect)

@@ -115,8 +115,11 @@ def _component(
         return _create(service, request)
     if not found.owned_by(world.node) or found.service != service.name:
         return _conflict(found, world.node)
+    if found.forsaken:
+        return _replace(found, request, "it ended, and the engine lost track of it")
     if found.labels.get(model.SPEC_HASH) != request.spec_hash:
-        return _replace(found, request)
+        changes = [_change(name, found, request) for name in request.changes_since(found.labels)]
+        return _replace(found, request, "; ".join(changes) or "it was made for another definition")
     return _existing(service, component, found, world, backoff)
 
 
@@ -132,9 +135,7 @@ def _conflict(found: ContainerObservation, node: str) -> _Step:
     return _Step((), Outcome(Status.FALSE, Reason.CONFLICT, message))
 
 
-def _replace(found: ContainerObservation, request: ContainerRequest) -> _Step:
-    changes = [_change(name, found, request) for name in request.changes_since(found.labels)]
-    cause = "; ".join(changes) or "it was made for another definition"
+def _replace(found: ContainerObservation, request: ContainerRequest, cause: str) -> _Step:
     return _acts(
         Replace(
             component=request.component,

@@ -1,5 +1,8 @@
 """A definition becomes a running container, follows its definition, and goes."""
 
+import os
+import signal
+
 import pytest
 
 from api.conditions import Reason
@@ -33,6 +36,18 @@ async def test_what_was_killed_starts_again_as_the_same_container(node: Node) ->
     (event,) = [event for event in await node.registry.events("alpha") if event.kind == "started"]
     assert event.message == "start alpha-web: it exited with 137"
     assert event.drift
+
+
+async def test_what_was_killed_together_with_its_monitor_is_made_anew(node: Node) -> None:
+    """Without conmon the engine calls a dead container running, for ever."""
+    await node.apply(web("alpha"))
+    before = (await node.until_ready("alpha")).components[0]
+    os.kill(int(node.inspect("alpha-web", "{{.State.ConmonPid}}")), signal.SIGKILL)
+    kill(node, "alpha-web")
+    service = await node.until("alpha", lambda s: s.components[0].container_id != before.container_id)
+    service = await node.until_ready("alpha")
+    assert answer(service) == "mcp-hello v1.0.0\n"
+    assert node.names("alpha") == ["alpha-web"]
 
 
 async def test_what_was_removed_is_made_again(node: Node) -> None:

@@ -12,34 +12,34 @@ def descriptors() -> int:
 
 
 async def test_each_death_is_told_once_and_at_once(start: Starter) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-    deaths = Deaths(told.put_nowait)
+    told: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+    deaths = Deaths(lambda *death: told.put_nowait(death))
     one, other = start(), start()
     deaths.follow({"one": one.pid, "other": other.pid})
     one.kill()
     async with asyncio.timeout(1):
-        assert await told.get() == "one"
+        assert await told.get() == ("one", False)
     # A listing that lags behind names the dead process still.
     deaths.follow({"one": one.pid, "other": other.pid})
     other.kill()
     async with asyncio.timeout(1):
-        assert await told.get() == "other"
+        assert await told.get() == ("other", False)
     deaths.close()
     assert told.empty()
 
 
 async def test_a_process_that_ended_before_it_was_watched_is_told_too(start: Starter) -> None:
-    told: list[str] = []
+    told: list[tuple[str, bool]] = []
     process = start()
     process.kill()
     process.wait()
-    Deaths(told.append).follow({"late": process.pid})
-    assert told == ["late"]
+    Deaths(lambda *death: told.append(death)).follow({"late": process.pid})
+    assert told == [("late", False)]
 
 
 async def test_what_is_not_followed_any_more_is_not_told_and_holds_no_descriptor(start: Starter) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-    deaths = Deaths(told.put_nowait)
+    told: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+    deaths = Deaths(lambda *death: told.put_nowait(death))
     gone, kept = start(), start()
     before = descriptors()
     deaths.follow({"gone": gone.pid, "kept": kept.pid})
@@ -48,19 +48,19 @@ async def test_what_is_not_followed_any_more_is_not_told_and_holds_no_descriptor
     gone.kill()
     kept.kill()
     async with asyncio.timeout(1):
-        assert await told.get() == "kept"
+        assert await told.get() == ("kept", False)
     assert told.empty()
     assert descriptors() == before
 
 
 async def test_a_restarted_container_is_watched_under_its_new_process(start: Starter) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-    deaths = Deaths(told.put_nowait)
+    told: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+    deaths = Deaths(lambda *death: told.put_nowait(death))
     first, second = start(), start()
     deaths.follow({"web": first.pid})
     deaths.follow({"web": second.pid})
     first.kill()
     second.kill()
     async with asyncio.timeout(1):
-        assert await told.get() == "web"
+        assert await told.get() == ("web", False)
     assert told.empty()

@@ -121,6 +121,11 @@ def test_a_container_without_our_field_hashes_is_replaced_all_the_same() -> None
     assert isinstance(action, Replace)
 
 
+def test_what_the_engine_lost_track_of_is_replaced_as_nothing_else_helps() -> None:
+    lost = container(requests(shop())["web"], ContainerState.UNKNOWN, forsaken=True)
+    assert told(shop(), world(lost)) == ["replace shop-web: it ended, and the engine lost track of it"]
+
+
 def test_a_stranger_under_our_name_is_a_conflict() -> None:
     plan = decide(shop(), world(stranger("shop-web")))
     assert (plan.actions, plan.outcome.reason) == ((), Reason.CONFLICT)
