@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from stack import images
 from stack.host import Host
 from stack.layout import Layout
 from stack.podman import PodmanHost
@@ -22,6 +23,8 @@ def up() -> None:
     """Starts the host and says how to use it; harmless when it runs already."""
     host = host_at(LOCAL / "host")
     host.up()
+    # What the examples name: no registry has them.
+    images.build(host.podman)
     env = LOCAL / "env"
     env.unlink(missing_ok=True)
     env.symlink_to(host.env_file)
