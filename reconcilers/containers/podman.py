@@ -32,6 +32,9 @@ from reconcilers.containers.model import ContainerObservation, Observation
 # The oldest API of podman 4; later ones still serve it.
 _API: Final = "4.0.0"
 
+_LIST_TIMEOUT: Final = 10.0
+"""Seconds. A listing changes nothing and takes milliseconds: an engine that hangs is noticed by it."""
+
 _STATES: Final = {
     "created": ContainerState.CREATED,
     "configured": ContainerState.CREATED,
