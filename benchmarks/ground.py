@@ -26,6 +26,10 @@ _PAUSE = 0.003
 """Seconds between two requests of a client who waits, from the beginning on: both sides pay for his impatience."""
 
 
+_ATTEMPT = 0.25
+"""Seconds after which he gives one request up: it went to a container that is no more."""
+
+
 class Impatient(Exception):
     """Something did not happen in time."""
 
@@ -100,7 +104,7 @@ class Caller:
         request = f"GET / HTTP/1.1\r\nHost: {hostname}\r\nConnection: close\r\n\r\n"
         with (
             suppress(OSError),
-            socket.create_connection(self.address, timeout=2) as raw,
+            socket.create_connection(self.address, timeout=_ATTEMPT) as raw,
             self._trusting.wrap_socket(raw, server_hostname=hostname) as tls,
         ):
             tls.sendall(request.encode())

@@ -6,9 +6,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# The library writes its own opinions to stderr; ours are sentences.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 from api.client import Client
 from cli.config import Node, Nodes
 from cli.options import Settings

@@ -3,6 +3,7 @@
 Imports nothing heavy, since `mcp --help` reads it.
 """
 
+import os
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def command(run: Callable[Concatenate[Settings, Params], Coroutine[Any, Any, int
     ) -> int:
         import asyncio
 
+        # gRPC reads it when it is imported; its own opinions have no place beside our sentences.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             return asyncio.run(run(Settings(output, quiet, node, address, config), *args, **kwargs))
         except KeyboardInterrupt:

@@ -214,8 +214,7 @@ class Rollout:
         if isinstance(error, InvalidManifest):
             first = error.problems[0]
             return InvalidManifest((*error.problems, Problem(first.source, first.line, "", words)))
-        error.message = f"{error.message}\n{words}"
-        return error
+        return type(error)(f"{error.message}\n{words}")
 
     async def finish(self, within: float) -> int:
         """Waits as long as `within` seconds allow, and tells the end of each service."""

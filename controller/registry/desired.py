@@ -13,7 +13,7 @@ from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.records import ChangeKind, EventDraft
 from controller.registry.store import Transaction
-from controller.registry.summary import summarized
+from controller.registry.summary import asked_again, summarized
 from controller.registry.tables import RevisionRow, ServiceRow
 from controller.registry.timeline import Timeline
 
@@ -43,6 +43,7 @@ class DesiredState:
             change = Change.CONFIGURED
             _configure(row, spec, now)
         else:
+            _ask_again(transaction, row, now)
             return self._read(transaction, spec.name), Change.UNCHANGED
         self._revise(transaction.session, row, actor, now)
         transaction.changed(spec.name, ChangeKind.SPEC)
@@ -131,6 +132,15 @@ def _configure(row: ServiceRow, spec: ServiceSpec, now: datetime) -> None:
     row.spec = spec
     row.updated_at = now
     row.conditions = summarized(row.conditions, row.generation, now)
+
+
+def _ask_again(transaction: Transaction, row: ServiceRow, now: datetime) -> None:
+    """What needed a person may have been mended by one: whoever applies the same again wants to know, not to wait."""
+    conditions = asked_again(row.conditions, now)
+    if conditions != row.conditions:
+        row.conditions = summarized(conditions, row.generation, now)
+        transaction.session.flush()
+        transaction.changed(row.name, ChangeKind.SPEC)
 
 
 def _refuse_stale(name: str, row: ServiceRow | None, expected: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from api.conditions import Condition, ConditionType, summarize
+from api.conditions import Condition, ConditionType, Reason, Status, summarize
 from controller.registry.records import ConditionUpdate, printable
 
 Conditions = tuple[Condition, ...]
@@ -22,6 +22,17 @@ def updated(conditions: Conditions, update: ConditionUpdate, now: datetime) -> C
         last_transition=before.last_transition if before is not None and unmoved else now,
     )
     return tuple(by_type[kind] for kind in ConditionType if kind in by_type)
+
+
+def asked_again(conditions: Conditions, now: datetime) -> Conditions:
+    """With what needs a person said to be unknown until somebody looks again."""
+    for condition in conditions:
+        if condition.status is not Status.TRUE and condition.reason.needs_a_person:
+            message = f"looked at again; before: {condition.reason}: {condition.message}"
+            generation = condition.observed_generation
+            again = ConditionUpdate(condition.type, Status.UNKNOWN, Reason.PENDING, message, generation)
+            conditions = updated(conditions, again, now)
+    return conditions
 
 
 def summarized(conditions: Conditions, generation: int, now: datetime) -> Conditions:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from api.conditions import ConditionType, Reason, Status
-from api.errors import InvalidSpec, Refused
+from api.errors import InvalidSpec, McpError, Refused, RegistryUnavailable
 from tests.unit.cli.plane import STEPS, Mcp, served
 
 HELLO = """\
@@ -198,6 +198,23 @@ async def test_what_the_agent_refuses_in_one_file_changes_nothing_anywhere(mcp: 
         "worse.toml:1: this is node rift",
     ]
     assert mcp.plane.applied == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "words"),
+    [
+        (Refused("it is being deleted"), 5, "b.toml:1: it is being deleted\nb.toml:1: "),
+        (RegistryUnavailable("the disk is full"), 4, "mcp: the disk is full\n"),
+    ],
+)
+async def test_a_refusal_after_the_check_says_what_was_done_and_what_was_not(
+    mcp: Mcp, refusal: McpError, status: int, words: str
+) -> None:
+    mcp.plane.refusals, mcp.plane.late = {"b": refusal}, True
+    files = [mcp.write(f"{name}.toml", other(name)) for name in "abc"]
+    ran = await mcp("apply", *[part for file in files for part in ("-f", file)])
+    assert ran.status == status
+    assert ran.stderr == f"{words}not applied: b, c; applied before: a\n"
 
 
 async def test_two_definitions_of_one_service_are_refused(mcp: Mcp) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from api.conditions import ConditionType, Reason, Status
 from api.errors import NotFound, Refused, StaleGeneration
-from api.service import Change, Finalizer
+from api.service import Change, Convergence, Finalizer, convergence
 from api.spec import ComponentSpec, ServiceSpec
 from controller.registry import ChangeKind, Registry
 from tests.unit.controller.registry.samples import (
@@ -48,6 +48,21 @@ async def test_a_changed_definition_is_a_new_generation_of_the_same_service(regi
         ("configured", "bob"),
     ]
     assert [change.kind for change in await changes()] == [ChangeKind.SPEC, ChangeKind.EVENT]
+
+
+async def test_the_same_definition_asks_again_about_what_needed_a_person(registry, changes):
+    await registry.apply(spec(), actor="ann")
+    kind = ConditionType.CONTAINERS_RUNNING
+    await registry.report("hello", condition(kind, Status.FALSE, Reason.IMAGE_PULL_FAILED, "no such image"))
+    await changes()
+    service, change = await registry.apply(spec(), actor="ann")
+    assert (change, service.generation) == (Change.UNCHANGED, 1)
+    asked = service.condition(kind)
+    assert asked is not None
+    assert (asked.status, asked.reason, asked.observed_generation) == (Status.UNKNOWN, Reason.PENDING, 1)
+    assert "no such image" in asked.message
+    assert convergence(service, 1)[0] is Convergence.WAITING
+    assert [change.kind for change in await changes()] == [ChangeKind.SPEC]
 
 
 async def test_the_same_definition_again_writes_nothing_and_wakes_nobody(registry, changes):
