@@ -194,6 +194,7 @@ class Picture:
                     raise
 
     async def _follow(self, events: AsyncIterator[EngineEvent]) -> None:
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 relisting = tasks.create_task(self._relist(), name="picture-relist")
@@ -201,7 +202,10 @@ class Picture:
                     self._ask((event.container_id,))
                 relisting.cancel()
         except* Transient as group:
-            raise group.exceptions[0] from None
+            failure = group.exceptions[0]
+        if failure is not None:
+            # Not raised in the clause above: there Python wraps whatever is raised into another group.
+            raise failure
 
     async def _relist(self) -> None:
         while True:
