@@ -234,9 +234,11 @@ def is_ready(service: Service) -> bool:
 
 
 def restarted(before: Service) -> Holds:
-    """Whether a service is ready again in a container that was started after `before` was seen."""
-    old = before.components[0]
-    return lambda service: (
-        is_ready(service)
-        and (service.components[0].container_id, service.components[0].started_at) != (old.container_id, old.started_at)
-    )
+    """Whether a service is ready again in a container that was made or started after `before` was seen."""
+    # Its restarts count, too: the engine tells the time of a start in whole seconds.
+    return lambda service: is_ready(service) and _incarnation(service) != _incarnation(before)
+
+
+def _incarnation(service: Service) -> tuple[object, ...]:
+    component = service.components[0]
+    return component.container_id, component.started_at, component.restarts

@@ -13,7 +13,7 @@ import pytest
 from stack import images, processes
 from stack.host import ZONE
 from stack.processes import StackError
-from tests.system.agent.rig import Rig
+from tests.system.agent.rig import Rig, restarted
 
 pytestmark = pytest.mark.system
 
@@ -118,8 +118,7 @@ async def test_a_podman_service_that_is_started_anew_costs_nothing(rig: Rig) -> 
     assert rig.inspect("{{.Id}} {{.State.StartedAt}}") == started
     before = await rig.get()
     rig.podman.run("kill", "--signal", "KILL", rig.container)
-    await rig.until(lambda s: s.components[0].started_at != before.components[0].started_at)
-    await rig.until_ready()
+    await rig.until(restarted(before))
 
 
 async def test_a_dry_run_tells_exactly_what_is_then_done(rig: Rig) -> None:
