@@ -69,8 +69,9 @@ class Removal:
         """Waits as long as `within` seconds allow, and tells the end of each service."""
         if self._follower is not None:
             goals = {name: deleted(answer.service.uid) for name, answer in self._marked.items()}
+            answered = [answer.service for answer in self._marked.values()]
             async with self._progress.shown():
-                async for settled in settle(self._follower, goals, within, self._progress.show):
+                async for settled in settle(self._follower, goals, answered, within, self._progress.show):
                     track = self._progress.settled(settled)
                     self._ends[settled.name] = (settled, track.seconds)
         for settled, seconds in self._ends.values():

@@ -175,6 +175,8 @@ class Rollout:
 
     async def submit(self, them: Sequence[Wish]) -> None:
         """Hands all over, in order, and tells what became of each. The first refusal ends it."""
+        for follower in self._followers.values():
+            follower.skip()
         for wish in them:
             started = time.monotonic()
             try:
@@ -230,7 +232,9 @@ class Rollout:
         return ExitCode.TIMED_OUT if End.TIMED_OUT in ends else ExitCode.DONE
 
     async def _settle(self, client: Client, within: float) -> None:
-        async for settled in settle(self._followers[client], self._goals[client], within, self._progress.show):
+        goals = self._goals[client]
+        answered = [self._submitted[name][1].service for name in goals]
+        async for settled in settle(self._followers[client], goals, answered, within, self._progress.show):
             track = self._progress.settled(settled)
             self._ends[settled.name] = (settled, track.seconds)
             if not self._output.terminal:

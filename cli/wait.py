@@ -6,7 +6,7 @@ restarts, is opened again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,6 +62,11 @@ class Follower:
             if isinstance(news, Exception):
                 raise news
             yield news
+
+    def skip(self) -> None:
+        """Drops the news so far: what is asked of the agent from now on answers with something newer."""
+        while not self._news.empty():
+            self._news.get_nowait()
 
     async def current(self, name: str) -> Service | None:
         """The service as it is now, asked anew; None for one that is gone."""
@@ -173,22 +178,22 @@ def _obstacle(service: Service) -> str:
 
 
 async def settle(
-    follower: Follower, goals: Mapping[str, Goal], within: float, show: Callable[[Service, str], None]
+    follower: Follower,
+    goals: Mapping[str, Goal],
+    answered: Iterable[Service],
+    within: float,
+    show: Callable[[Service, str], None],
 ) -> AsyncIterator[Settled]:
     """Each service as soon as its goal is reached, can't be, or `within` seconds are over.
 
-    `show` is called with every change on the way and with what is then awaited.
+    `answered` are the services as the agent answered with them. `show` is
+    called with every change on the way and with what is then awaited.
     """
     open_goals = dict(goals)
-    awaited = dict.fromkeys(goals, "the agent has not said anything about it yet")
-    deadline = asyncio.get_running_loop().time() + within
-    changes = follower.changes()
-    while open_goals:
-        try:
-            async with asyncio.timeout_at(deadline):
-                name, service = await _next_seen(follower, changes)
-        except TimeoutError:
-            break
+    awaited: dict[str, str] = {}
+    if not open_goals:
+        return
+    async for name, service in _seen(follower, answered, within):
         if name not in open_goals:
             continue
         verdict, awaited[name] = open_goals[name](service)
@@ -197,9 +202,28 @@ async def settle(
         if verdict is not Convergence.WAITING:
             del open_goals[name]
             yield Settled(name, End(verdict.value), awaited[name], service)
+        if not open_goals:
+            return
     for name in open_goals:
         words = f"{awaited[name]} ({follower.away})" if follower.away else awaited[name]
         yield Settled(name, End.TIMED_OUT, words, follower.services.get(name))
+
+
+async def _seen(
+    follower: Follower, answered: Iterable[Service], within: float
+) -> AsyncIterator[tuple[str, Service | None]]:
+    """What is known of each service, then what is heard of any, until the time is over."""
+    deadline = asyncio.get_running_loop().time() + within
+    for service in answered:
+        yield service.name, service
+    changes = follower.changes()
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                seen = await _next_seen(follower, changes)
+        except TimeoutError:
+            return
+        yield seen
 
 
 async def _next_seen(follower: Follower, changes: AsyncIterator[Watched]) -> tuple[str, Service | None]:

@@ -155,7 +155,12 @@ class Plane:
         if change is not Change.UNCHANGED:
             self.put(service)
             self._soon(spec.name)
-        return Applied(service, change, fields)
+        elif any(condition.reason.needs_a_person for condition in service.conditions):
+            for condition in service.conditions:
+                if condition.reason.needs_a_person:
+                    self.turn(spec.name, condition.type, Status.UNKNOWN, Reason.PENDING, "looked at again")
+            self._soon(spec.name)
+        return Applied(self.registry[spec.name], change, fields)
 
     def _soon(self, name: str) -> None:
         task = asyncio.create_task(self._later(name))

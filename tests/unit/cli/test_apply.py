@@ -90,6 +90,17 @@ async def test_a_failure_ends_the_wait_at_once_with_its_reason(mcp: Mcp) -> None
     assert ran.stderr == "hello failed: ContainersRunning: ImagePullFailed: no such image hello:v9\n"
 
 
+async def test_applying_the_same_again_after_mending_the_world_does_not_fail_for_the_old_reason(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "fail"
+    file = mcp.write("hello.toml", HELLO)
+    await mcp("apply", "-f", file)
+    mcp.plane.behaviour = "converge"
+    ran = await mcp("apply", "-f", file)
+    assert (ran.status, ran.stderr) == (0, "")
+    assert ran.lines[0] == "hello unchanged"
+    assert ran.lines[-1].startswith("hello ready in ")
+
+
 async def test_a_timeout_says_what_was_awaited(mcp: Mcp) -> None:
     mcp.plane.behaviour = "stall"
     ran = await mcp("apply", "--timeout", "300ms", "-f", mcp.write("hello.toml", HELLO))
