@@ -55,7 +55,7 @@ class Demo:
         kind = "rootless" if host.podman.rootless else "rootful"
         story.part(1, f"A host of its own, below {host.layout.root}")
         with story.timed(f"podman's API service answers ({kind}, storage and networks of its own)"):
-            host.start_podman()
+            host.podman.start()
         host.configure()
         with story.timed("mcproxyd answers: mc-proxy's admin API, served over HAProxy"):
             host.start_proxy()

@@ -48,7 +48,7 @@ class Host:
     def up(self) -> None:
         """Starts what does not run yet and returns when all of it is ready."""
         self.layout.make()
-        self.start_podman()
+        self.podman.start()
         self.configure()
         self.start_proxy()
         self.start_agent()
@@ -65,11 +65,6 @@ class Host:
             processes.end(orphan, seconds=2)
         self.layout.remove_run()
         shutil.rmtree(self.layout.root, ignore_errors=True)
-
-    def start_podman(self) -> None:
-        """Starts podman's API service and makes this host's network in it."""
-        self.podman.start()
-        self.podman.make_network(self.layout)
 
     def start_proxy(self) -> None:
         """Starts the proxy and returns when its admin API is healthy."""

@@ -29,6 +29,8 @@ _PID_MAX: Final = Path("/proc/sys/kernel/pid_max")
 # The programs that podman leaves behind when it is killed. A person's editor in our folder is none of them.
 _HELPERS: Final = frozenset({"conmon", "podman", "catatonit", "slirp4netns", "rootlessport", "runc", "crun", "exe"})
 
+_PAUSES: Final = frozenset({"catatonit", "podman pause"})
+
 
 @dataclass(frozen=True)
 class PodmanHost:
@@ -48,7 +50,7 @@ class PodmanHost:
 
     @property
     def network(self) -> str:
-        """The name of the network that `make_network` makes for the host at our own layout."""
+        """The name of this host's own network, which `make_network` makes."""
         return f"mcpnet-{self.layout.tag}"
 
     @property
@@ -83,20 +85,19 @@ class PodmanHost:
         """What `podman ARGS` prints when it is asked through the API socket. Raises StackError with its reason."""
         return self._output(["podman", "--url", self.url, *args], check=check)
 
-    def make_network(self, layout: Layout) -> str:
-        """Makes the network of the host that lies there, if it is missing; returns its name.
+    def make_network(self) -> str:
+        """Makes this host's own network, if it is missing; returns its name.
 
         podman would call the bridge podman1, and so would its neighbour on this machine: whichever stopped first
         would then take the other's bridge away.
         """
-        name = f"mcpnet-{layout.tag}"
-        if name not in self.run("network", "ls", "--quiet").split():
+        if self.network not in self.run("network", "ls", "--quiet").split():
             from podman import PodmanClient  # here: `down` must work when the environment is gone
 
-            bridge = {"name": name, "driver": "bridge", "network_interface": f"mcp-{layout.tag}", "dns_enabled": True}
+            bridge = {"name": self.network, "driver": "bridge", "network_interface": f"mcp-{self.layout.tag}"}
             with PodmanClient(base_url=self.url) as client:
                 client.api.post("/networks/create", data=json.dumps(bridge)).raise_for_status()
-        return name
+        return self.network
 
     def wipe(self) -> None:
         """Removes every container there is, whoever made it."""
@@ -169,8 +170,16 @@ class PodmanHost:
 
     def _end_helpers(self) -> None:
         helpers = processes.working_in((self.layout.run, self.storage), names=_HELPERS)
-        for process in (*helpers, *_inside_containers(self.storage)):
+        for process in (*helpers, *_inside_containers(self.storage), *self._pause()):
             processes.end(process, seconds=2)
+
+    def _pause(self) -> Iterator[processes.Process]:
+        """The process that holds a rootless podman's namespaces; it says nothing of whose it is but in this file."""
+        with suppress(OSError, ValueError):
+            pid = int((self.layout.run / "libpod" / "pause.pid").read_text())
+            is_one = Path(f"/proc/{pid}/comm").read_text().strip() in _PAUSES
+            if is_one and (process := processes.identify(pid)):
+                yield process
 
     def _unmount(self, namespaces: list[Path]) -> None:
         if os.getuid() != 0:

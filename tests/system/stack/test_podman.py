@@ -30,7 +30,7 @@ def serve(host: PodmanHost, name: str, image: str) -> int:
             "image": image,
             "env": {"PORT": str(port)},
             "netns": {"nsmode": "bridge"},
-            "networks": {host.make_network(host.layout): {}},
+            "networks": {host.make_network(): {}},
             "portmappings": [{"host_ip": "127.0.0.1", "host_port": port, "container_port": port, "protocol": "tcp"}],
         }
         client.api.post("/containers/create", data=json.dumps(spec)).raise_for_status()
@@ -122,6 +122,8 @@ def test_nothing_remains_of_a_rootless_host() -> None:
             serve(host, "gone", images.HELLO)
             assert len(traces(layout)) > 3
         assert traces(layout) == []
+        if layout.owner:
+            assert [pid for pid in processes_of(layout.owner.uid) if processes.identify(pid)] == []
     if owner := layout.owner:
         assert not owner.home.exists()
         assert owner.uid not in {account.pw_uid for account in pwd.getpwall()}
