@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,13 +42,10 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass
 class Podman:
-    """libpod's API, one call at a time."""
+    """libpod's API, over one lasting connection for each thread."""
 
     path: Path
-    _connection: _Connection = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._connection = _Connection(self.path)
+    _mine: threading.local = field(default_factory=threading.local)
 
     def create(self, name: str, network: str, port: int, **more: Any) -> str:
         """Creates the container that MCP would create, and returns its id."""
@@ -88,8 +86,11 @@ class Podman:
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        self._connection.request(method, f"{_API}{path}", json.dumps(body) if body is not None else None, headers)
-        answer = self._connection.getresponse()
+        if not hasattr(self._mine, "connection"):
+            self._mine.connection = _Connection(self.path)
+        connection: _Connection = self._mine.connection
+        connection.request(method, f"{_API}{path}", json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
         content = answer.read()
         if answer.status >= 400:
             raise RuntimeError(f"podman answered {answer.status} to {method} {path}: {content!r}")
