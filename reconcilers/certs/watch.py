@@ -22,6 +22,8 @@ async def changes(folder: Path) -> AsyncIterator[Path | None]:
                 yield None
                 async for event in inotify:
                     if event.mask & _GONE:
+                        # Whoever needs the folder makes it anew: to wait for that in silence would be to wait for ever.
+                        yield None
                         break
                     yield folder / event.name if event.name else None
             else:

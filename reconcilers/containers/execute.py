@@ -127,7 +127,11 @@ class Executor:
         if problem.failure is Failure.ADDRESS_IN_USE:
             await self._contest(service, component, ports, problem)
         if problem.failure is Failure.REFUSED and container is not None:
-            raise _refused(container.name, problem) from problem
+            if not _lost_its_files(container_id, problem):
+                raise _refused(container.name, problem) from problem
+            # Only what is left of it in the engine's books stands in the way of a new one.
+            await self._ask(self._engine.remove(container_id))
+            await self._picture.refresh(container_id)
         raise Transient(Reason.ENGINE_ERROR, problem.message, delay=_AT_ONCE) from problem
 
     async def _try_to_start(self, container_id: str) -> EngineError | None:
@@ -177,6 +181,11 @@ class Executor:
 
 def _is_as(found: ContainerObservation, request: ContainerRequest) -> bool:
     return found.labels.get(model.SPEC_HASH) == request.spec_hash and found.service == request.service
+
+
+def _lost_its_files(container_id: str, problem: EngineError) -> bool:
+    """Whether a removal that was cut off left the container half: it can never be started again."""
+    return problem.message.endswith((f"/{container_id}: no such file or directory", "container not known"))
 
 
 def _refused(name: str, error: EngineError) -> Terminal:

@@ -217,7 +217,7 @@ def rig_on(podman: PodmanHost, layout: Layout) -> Iterator[Rig]:
     rig = Rig(host)
     try:
         layout.make()
-        host.start_podman()
+        podman.start()
         host.configure()
         host.start_proxy()
         yield rig

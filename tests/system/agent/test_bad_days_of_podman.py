@@ -1,8 +1,11 @@
 """podman missing, dying, hanging and lying: nothing is lost, nothing doubled, and nothing is removed on hearsay."""
 
+import shutil
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,7 +13,7 @@ from api.conditions import ConditionType, Reason, Status
 from api.service import Change
 from stack import images
 from tests.system import faults
-from tests.system.agent.rig import Rig
+from tests.system.agent.rig import Rig, is_ready
 from tests.system.faults import FaultySocket
 
 pytestmark = pytest.mark.system
@@ -124,22 +127,37 @@ async def test_nothing_is_removed_or_made_while_the_listing_is_garbage(
     await rig.until_ready()
 
 
-async def test_an_image_that_is_nowhere_is_the_engines_reason_and_mends_itself_when_it_appears(
-    rig: Rig, engine: FaultySocket
-) -> None:
+@contextmanager
+def late_image(rig: Rig) -> Iterator[str]:
+    """The name of an image that there may be later; whatever became of it is gone afterwards."""
     image = f"localhost/mcp-late:{rig.name}"
-    await rig.apply(rig.spec(image=image))
-    condition = await rig.until_reason(RUNNING, Reason.IMAGE_PULL_FAILED)
-    assert image in condition.message
-    done = rig.host.mcp("apply", "-f", "-", text=definition(rig, image))
-    assert (done.returncode, "ImagePullFailed" in done.stdout + done.stderr) == (1, True)
-    rig.podman.run("tag", images.HELLO, image)
     try:
+        yield image
+    finally:
+        rig.remove_containers()
+        rig.podman.run("untag", image, image, check=False)
+
+
+async def test_an_image_that_is_nowhere_mends_itself_when_it_appears(rig: Rig) -> None:
+    with late_image(rig) as image:
+        await rig.apply(rig.spec(image=image))
+        condition = await rig.until_reason(RUNNING, Reason.IMAGE_PULL_FAILED)
+        assert (image in condition.message, "connection refused" in condition.message) == (True, True)
+        rig.podman.run("tag", images.HELLO, image)
         await rig.until_ready()
         assert rig.answers()
-    finally:
-        await rig.delete()
-        rig.podman.run("untag", image, image)
+        rig.host.stop_agent()
+
+
+async def test_an_apply_fails_for_an_image_that_is_nowhere_and_applied_again_it_looks_at_once(rig: Rig) -> None:
+    with late_image(rig) as image:
+        failed = rig.host.mcp("apply", "-f", "-", text=definition(rig, image))
+        assert (failed.returncode, "ImagePullFailed" in failed.stdout + failed.stderr) == (1, True)
+        rig.podman.run("tag", images.HELLO, image)
+        done = rig.host.mcp("apply", "-f", "-", text=definition(rig, image))
+        assert (done.returncode, "unchanged" in done.stdout) == (0, True), done.stdout + done.stderr
+        assert rig.answers()
+        rig.host.stop_agent()
 
 
 async def test_a_container_that_ends_at_once_backs_off_with_its_code_and_last_words(rig: Rig) -> None:
@@ -151,6 +169,19 @@ async def test_a_container_that_ends_at_once_backs_off_with_its_code_and_last_wo
     assert "3 times in a row" in condition.message
     done = rig.host.mcp("status", rig.name)
     assert "exited with 7" in done.stdout
+
+
+async def test_a_container_that_a_removal_left_half_is_made_anew(rig: Rig) -> None:
+    await rig.apply(rig.spec())
+    before = await rig.until_ready()
+    rig.host.stop_agent()
+    rig.podman.run("stop", "--time", "1", rig.container)
+    shutil.rmtree(rig.podman.storage / "storage" / "overlay-containers" / before.components[0].container_id)
+    rig.start_agent()
+    lost = before.components[0].container_id
+    await rig.until(lambda s: is_ready(s) and s.components[0].container_id not in (lost, ""))
+    assert rig.containers() == [rig.container]
+    rig.until_it_answers()
 
 
 async def test_a_port_stolen_between_allocation_and_start_is_given_up(rig: Rig, engine: FaultySocket) -> None:

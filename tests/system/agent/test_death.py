@@ -20,12 +20,13 @@ SEED = 20261125
 async def test_nothing_happens_to_the_world_when_the_agent_stops_and_starts(rig: Rig) -> None:
     await rig.apply(rig.spec())
     before = await rig.until_ready()
-    world = await picture(rig)
+    world, events = await picture(rig), await rig.events()
     rig.host.stop_agent()
     assert rig.answers()
     rig.start_agent()
+    web.wait_for(lambda: web.is_ok(f"{rig.host.metrics_url}/readyz"), seconds=10, what="readiness")
     assert await rig.until_ready() == before
-    assert await picture(rig) == world
+    assert (await picture(rig), await rig.events()) == (world, events)
 
 
 async def test_told_to_stop_in_the_middle_it_ends_soon_and_leaves_what_can_be_resumed(rig: Rig) -> None:

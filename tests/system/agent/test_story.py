@@ -110,18 +110,19 @@ async def test_a_changed_definition_rolls(rig: Rig) -> None:
 
 async def test_delete_leaves_no_trace_and_no_stranger_is_touched(rig: Rig) -> None:
     stranger, foreign = f"x{rig.name}", admin_pb2.Route(hostname="foreign.test", backend="127.0.0.1:9", mode="l4")
+    await rig.apply(rig.spec())
+    await rig.until_ready()
     rig.podman.run("run", "--detach", "--name", stranger, "--network", rig.host.network, images.HELLO)
     try:
         rig.table.add(rig.listener, foreign)
         there = rig.inspect("{{.Id}} {{.State.StartedAt}}", stranger)
-        await rig.apply(rig.spec())
-        await rig.until_ready()
         await rig.delete()
         gone = [event.actor for event in await rig.events() if event.kind in ("withdrew", "removed", "released")]
         assert gone == ["routes", "containers", "certs", "ports"]
         assert (rig.containers(), rig.files(), rig.table.hostnames()) == ([], [], ["foreign.test"])
         assert not (rig.host.layout.root / "srv" / rig.name).exists()
         assert rig.inspect("{{.Id}} {{.State.StartedAt}}", stranger) == there
+        assert rig.host.network in rig.podman.run("network", "ls", "--quiet").split()
     finally:
         rig.podman.run("rm", "--force", "--time", "0", stranger)
 
