@@ -57,6 +57,7 @@ class Picture:
         self._settings = settings
         self._observation: Observation | None = None
         self._failure = Transient(Reason.ENGINE_UNREACHABLE, "podman has not been asked yet")
+        self._looked = False
         self._listeners: list[Listener] = []
         self._asked = asyncio.Event()
         self._ids: set[str] | None = set()
@@ -75,6 +76,12 @@ class Picture:
         if self._observation is None:
             raise Transient(self._failure.reason, self._failure.message)
         return self._observation
+
+    async def known(self) -> Observation:
+        """The picture as it is known now, or after the first look where nobody looked yet. Raises Transient."""
+        if not self._looked:
+            await self.refresh()
+        return self.current()
 
     async def refresh(self, *ids: str) -> Observation:
         """The picture after a listing, begun from now on, of these containers; of all where none is named.
@@ -121,6 +128,7 @@ class Picture:
             self._lose(failure)
         else:
             self._show(found if self._observation is None else self._observation.merged(found, ids))
+        self._looked = True
 
     def _lose(self, failure: Transient) -> None:
         self._failure = failure

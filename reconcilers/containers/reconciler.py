@@ -10,7 +10,7 @@ from api.errors import InvalidSpec
 from api.resolve import Defaults, ResolvedService, resolve
 from api.service import Component, ContainerState, Finalizer, ServedPort, Service
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
-from reconcilers.containers.actions import Create, Remove, Replace, Start, Stop, Unpause
+from reconcilers.containers.actions import ContainerAction, Create, Remove, Replace, Start, Stop, Unpause
 from reconcilers.containers.execute import Executor
 from reconcilers.containers.model import Observation
 from reconcilers.containers.picture import Picture
@@ -57,6 +57,7 @@ class Containers:
         self._executor = Executor(registry, engine, picture, self._pulls, node)
         self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
+        self._failed: dict[str, set[str]] = {}
         picture.listen(prober.follow)
         picture.listen(self._picture_changed)
         prober.listen(self._changed)
@@ -72,7 +73,7 @@ class Containers:
     async def plan(self, service: Service) -> Plan:
         """See Reconciler. Raises Transient while the picture is unknown, Terminal for a definition wrong here."""
         try:
-            world = self._world(self._picture.current())
+            world = self._world(await self._picture.known())
         except Transient:
             self._blind.add(service.name)
             raise
@@ -81,6 +82,7 @@ class Containers:
         resolved = self._resolved(service)
         for component in resolved.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
+        world = replace(world, failed=frozenset(self._failed.get(service.name, ())))
         if observed(service, world, self._backoff) != service.components:
             self._recorder.touch(service.name)
         planned = plan(service, resolved, world, self._backoff)
@@ -90,6 +92,22 @@ class Containers:
 
     async def execute(self, service: Service, action: Action) -> None:
         """See Reconciler."""
+        if not isinstance(action, ContainerAction):
+            raise TypeError(f"{action!r} is not an action on containers")
+        failed = self._failed.setdefault(service.name, set())
+        try:
+            await self._carry_out(service, action)
+        except (Transient, Terminal):
+            if action.component not in failed and len(service.spec.components) > 1:
+                # The next plan has the other components first, and is made at once.
+                failed.add(action.component)
+                self._wake(service.name)
+            raise
+        failed.discard(action.component)
+        # Required: a container that ended again within the second looks as it did before it was started.
+        self._changed(service.name)
+
+    async def _carry_out(self, service: Service, action: ContainerAction) -> None:
         match action:
             case Create():
                 await self._executor.create(service, action)
@@ -108,10 +126,6 @@ class Containers:
                 await self._executor.stop(action.container_id)
             case Remove():
                 await self._executor.remove(action)
-            case _:
-                raise TypeError(f"{action!r} is not an action on containers")
-        # Required: a container that ended again within the second looks as it did before it was started.
-        self._changed(service.name)
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """See Reconciler: what was made or started runs and is ready."""
@@ -141,6 +155,7 @@ class Containers:
         planned = plan_deletion(service, folders, world)
         if planned.actions or planned.outcome.reason is Reason.TERMINATING:
             return planned
+        self._failed.pop(service.name, None)
         # That nothing is left is said only of what was looked at for it.
         return plan_deletion(service, folders, self._world(await self._picture.refresh()))
 
