@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from stack import images
 from stack.host import ZONE, Host, temporary_host
 from stack.layout import Layout
 from stack.podman import podman_host
+from stack.processes import StackError
 
 _PATIENCE = 60.0
 _PAUSE = 0.003
@@ -73,10 +73,10 @@ def beside(work: Callable[[], object], wait: Callable[[], float]) -> float:
 
 
 def command(host: Host, *args: str | Path) -> None:
-    """Runs `mcp`. Raises CalledProcessError where it fails."""
+    """Runs `mcp`. Raises StackError where it fails."""
     done = host.mcp(*args)
     if done.returncode != 0:
-        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+        raise StackError(f"mcp {' '.join(map(str, args))}: {done.stderr.strip()}")
 
 
 @dataclass
@@ -135,23 +135,24 @@ class Agent:
         """The service as the agent knows it."""
         return self._runner.run(self._client.get(name))
 
-    def delete_all(self) -> None:
-        """Has every service deleted; returns when all are gone."""
-        self._runner.run(self._delete_all())
+    def delete_all_but(self, kept: str) -> None:
+        """Has every other service deleted; returns when all of them are gone."""
+        self._runner.run(self._delete_all_but(kept))
 
     async def _connect(self) -> Client:
         client = Client(f"unix://{self._host.agent_socket}", actor="benchmarks")
         await client.services()
         return client
 
-    async def _delete_all(self) -> None:
+    async def _delete_all_but(self, kept: str) -> None:
         for service in await self._client.services():
-            await self._client.delete(service.name)
+            if service.name != kept:
+                await self._client.delete(service.name)
         left: set[str] = set()
         async for seen in self._client.watch():
             if seen.service is not None:
                 left.add(seen.service.name)
-            left.discard(seen.deleted or "")
+            left -= {seen.deleted, kept}
             if (seen.synced or seen.deleted) and not left:
                 return
 

@@ -3,11 +3,17 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from stack import images
 from stack.host import Host
+from stack.processes import StackError
 from stack.web import free_port
+
+# Debian's own, 1.0.3, sleeps for a second after every call of podman.
+_COMPOSE = Path(sys.executable).parent / "podman-compose"
 
 
 class Peers:
@@ -18,35 +24,34 @@ class Peers:
         self._folder.mkdir()
         self._podman = _command_line(host, self._folder)
         self._compose = self._folder / "compose.json"
-        self._pod = self._folder / "pod.json"
+        self._pods = {name: self._folder / f"{name}.json" for name in ("one-pod", "pods")}
         self._compose.write_text(json.dumps(_compose(host.network, count)))
-        self._pod.write_text(json.dumps(_pod(count)))
+        containers = [_container(f"web{number}") for number in range(count)]
+        self._pods["one-pod"].write_text(json.dumps(_pod("peers", *containers)))
+        pods = [json.dumps(_pod(f"peer-{container['name']}", container)) for container in containers]
+        self._pods["pods"].write_text("\n---\n".join(pods))
 
     def compose_up(self) -> None:
         """`podman-compose up -d`."""
-        self._run("podman-compose", "--podman-path", self._podman, "-f", self._compose, "up", "-d")
-
-    def compose_again(self) -> None:
-        """The same when all of it is up: it complains of names in use, and leaves everything as it is."""
-        self._run("podman-compose", "--podman-path", self._podman, "-f", self._compose, "up", "-d", complaints=True)
+        self._run(_COMPOSE, "--podman-path", self._podman, "-f", self._compose, "up", "-d")
 
     def compose_down(self) -> None:
         """Removes its containers."""
-        self._run("podman-compose", "--podman-path", self._podman, "-f", self._compose, "down", "-t", "0")
+        self._run(_COMPOSE, "--podman-path", self._podman, "-f", self._compose, "down", "-t", "0")
 
-    def kube_play(self) -> None:
-        """`podman kube play`."""
-        self._run(self._podman, "kube", "play", self._pod)
+    def kube_play(self, which: str) -> None:
+        """`podman kube play` of `one-pod`, whose containers share one network namespace, or of as many `pods`."""
+        self._run(self._podman, "kube", "play", self._pods[which])
 
     def kube_down(self) -> None:
-        """Removes its pod."""
-        self._run(self._podman, "pod", "rm", "--force", "--time", "0", "peers")
+        """Removes all pods."""
+        self._run(self._podman, "pod", "rm", "--all", "--force", "--time", "0")
 
-    def _run(self, *argv: str | Path, complaints: bool = False) -> None:
+    def _run(self, *argv: str | Path) -> None:
         done = subprocess.run(argv, cwd=self._folder, check=False, capture_output=True, text=True)
         # podman-compose hides what its calls of podman ended with.
-        if done.returncode != 0 or ("Error:" in done.stderr and not complaints):
-            raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+        if done.returncode != 0 or "Error:" in done.stderr:
+            raise StackError(f"{' '.join(map(str, argv))}: {done.stderr.strip()}")
 
 
 def _command_line(host: Host, folder: Path) -> Path:
@@ -79,19 +84,17 @@ def _compose(network: str, count: int) -> object:
     return {"version": "3", "services": services, "networks": {"default": {"external": {"name": network}}}}
 
 
-def _pod(count: int) -> object:
-    """One pod for all: twenty pods would need twenty containers more."""
-    containers = []
-    for number in range(count):
-        port = free_port()
-        published = {"containerPort": port, "hostPort": port, "hostIP": "127.0.0.1", "protocol": "TCP"}
-        containers.append(
-            {
-                "name": f"web{number}",
-                "image": images.HELLO,
-                "imagePullPolicy": "Never",
-                "env": [{"name": "PORT", "value": str(port)}],
-                "ports": [published],
-            }
-        )
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "peers"}, "spec": {"containers": containers}}
+def _container(name: str) -> dict[str, Any]:
+    port = free_port()
+    published = {"containerPort": port, "hostPort": port, "hostIP": "127.0.0.1", "protocol": "TCP"}
+    return {
+        "name": name,
+        "image": images.HELLO,
+        "imagePullPolicy": "Never",
+        "env": [{"name": "PORT", "value": str(port)}],
+        "ports": [published],
+    }
+
+
+def _pod(name: str, *containers: dict[str, Any]) -> object:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}}
