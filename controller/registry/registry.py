@@ -72,7 +72,7 @@ class Registry:
 
     async def service(self, name: str) -> Service | None:
         """The service, or None."""
-        return await self._read(reading.one, self._node, name)
+        return await self._store.recall(name, lambda transaction: reading.one(transaction, self._node, name))
 
     async def services(self) -> tuple[Service, ...]:
         """All services of the node, by name."""

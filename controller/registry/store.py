@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import URL, Engine, text
@@ -14,13 +15,14 @@ from sqlalchemy.orm import Session
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from api.errors import RegistryUnavailable
-from api.service import Event
+from api.service import Event, Service
 from controller.registry.engines import FileLock, Mode, make_engine, parse_url, where
 from controller.registry.failures import reason, worth_another_try
 from controller.registry.records import ChangeKind, RegistryChange
 from controller.registry.schema import migrate
 from controller.registry.subscription import Hub
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 3
@@ -55,6 +57,8 @@ class Store:
         self._name = name
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._loop = asyncio.get_running_loop()
+        # Used in the worker's thread only, as the database is.
+        self._known: dict[str, Service] = {}
         self.hub = Hub()
 
     @classmethod
@@ -80,8 +84,20 @@ class Store:
         its transaction. Raises what `work` raises, having changed nothing, and
         RegistryUnavailable.
         """
+        return await self._in_turn(self._transact, work, mode)
+
+    async def recall(self, service: str, work: Work[Service | None]) -> Service | None:
+        """What `work` reads of that service, from memory where nothing of it changed since it was read last.
+
+        It is as if it had been read: nobody else writes a database that this
+        process has locked, all that this process changes passes by here, and
+        the order is the same. A database that others may write is read each time.
+        """
+        return await self._in_turn(self._recall, service, work)
+
+    async def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            job = self._loop.run_in_executor(self._worker, self._transact, work, mode)
+            job = self._loop.run_in_executor(self._worker, partial(function, *args, **kwargs))
         except RuntimeError:
             raise RegistryUnavailable(f"{self._name} is closed") from None
         return await asyncio.shield(job)
@@ -100,6 +116,14 @@ class Store:
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()
+
+    def _recall(self, service: str, work: Work[Service | None]) -> Service | None:
+        if service in self._known:
+            return self._known[service]
+        found = self._transact(work, Mode.READ)
+        if found is not None and self._lock is not None:
+            self._known[service] = found
+        return found
 
     def _transact(self, work: Work[T], mode: Mode) -> T:
         attempts = Retrying(
@@ -144,6 +168,8 @@ class Store:
             return result, transaction.changes
 
     def _publish(self, changes: list[RegistryChange]) -> None:
+        for change in changes:
+            self._known.pop(change.service, None)
         # Queued before the caller's own wake-up: who sees a method return has its changes in the subscription.
         self._loop.call_soon_threadsafe(self.hub.publish, changes)
 

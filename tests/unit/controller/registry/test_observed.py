@@ -2,11 +2,12 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 
 from api.conditions import ConditionType, Reason, Status
-from api.service import PortAllocation
+from api.service import Finalizer, PortAllocation
 from controller.registry import ChangeKind, EventDraft, Registry, Report
 from reconcilers.base import Claimed, PortTaken
 from tests.unit.controller.registry.samples import (
@@ -304,3 +305,35 @@ async def test_a_time_without_a_zone_is_refused(hello):
     naive = datetime(2026, 11, 25, 14)  # noqa: DTZ001
     with pytest.raises(ValueError, match="zone"):
         await hello.record_component("hello", component(started_at=naive))
+
+
+async def test_what_is_remembered_of_a_service_is_what_the_database_holds(hello):
+    async def agree() -> None:
+        assert (await hello.service("hello"),) == await hello.services()
+
+    writes = [
+        lambda: hello.report("hello", condition(ConditionType.PORTS_ALLOCATED)),
+        lambda: hello.allocate_port("hello", "web", "default", 10001),
+        lambda: hello.contest_port("hello", "web", "default", 10001),
+        lambda: hello.release_port("hello", "web", "default"),
+        lambda: hello.record_certificate("hello", certificate()),
+        lambda: hello.record_certificate("hello", certificate("renamed.example")),
+        lambda: hello.forget_certificate("hello", "renamed.example"),
+        lambda: hello.record_component("hello", component(restarts=1)),
+        lambda: hello.forget_component("hello", "web"),
+        lambda: hello.claim_route("hello", claim()),
+        lambda: hello.claim_route("hello", claim(backend="127.0.0.1:10001")),
+        lambda: hello.release_route("hello", ":443", "hello.example"),
+        lambda: hello.apply(spec(version="v2"), actor="ann"),
+        lambda: hello.request_deletion("hello", actor="ann"),
+        *[partial(hello.remove_finalizer, "hello", finalizer) for finalizer in list(Finalizer)[1:]],
+    ]
+    await agree()
+    for write in writes:
+        before = await hello.service("hello")
+        await write()
+        await agree()
+        assert await hello.service("hello") != before
+    await hello.remove_finalizer("hello", next(iter(Finalizer)))
+    assert await hello.service("hello") is None
+    assert await hello.services() == ()
