@@ -26,6 +26,8 @@ class World:
     now: datetime
     last_words: Mapping[str, str] = field(default_factory=dict)
     """The end of the log of containers that ended, by id."""
+    failed: frozenset[str] = frozenset()
+    """The components for which the last action failed: they come after the others, which they must not hold up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ def plan(service: Service, resolved: ResolvedService, world: World, backoff: Res
     if not resolved.active:
         return _stopped(service, resolved, world)
     dropped = _Step(_dropped(service, resolved, world), CONVERGED)
-    steps = [_component(service, resolved, component, world, backoff) for component in resolved.components]
+    components = sorted(resolved.components, key=lambda component: component.name in world.failed)
+    steps = [_component(service, resolved, component, world, backoff) for component in components]
     return _joined([dropped, *steps])
 
 

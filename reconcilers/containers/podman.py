@@ -8,16 +8,15 @@ event stream has a connection of its own, read by the event loop.
 
 import asyncio
 import json
-import struct
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from podman.api.client import APIClient
@@ -25,27 +24,16 @@ from podman.errors import PodmanError
 from requests import RequestException, Response
 
 from api.conditions import Reason
-from api.service import Container, ContainerState
+from api.service import Container
 from reconcilers.base import Transient
-from reconcilers.containers.model import ContainerObservation, Observation
+from reconcilers.containers import listing
+from reconcilers.containers.model import Observation
 
 # The oldest API of podman 4; later ones still serve it.
 _API: Final = "4.0.0"
 
 _LIST_TIMEOUT: Final = 10.0
 """Seconds. A listing changes nothing and takes milliseconds: an engine that hangs is noticed by it."""
-
-_STATES: Final = {
-    "created": ContainerState.CREATED,
-    "configured": ContainerState.CREATED,
-    "initialized": ContainerState.CREATED,
-    "running": ContainerState.RUNNING,
-    "paused": ContainerState.PAUSED,
-    "stopping": ContainerState.STOPPING,
-    # Ended, and not cleaned up yet.
-    "stopped": ContainerState.EXITED,
-    "exited": ContainerState.EXITED,
-}
 
 # Podman 4 answers nearly everything with 500 and a sentence. What the sentence ends in is its own error's text.
 _KINDS: Final = (
@@ -56,9 +44,6 @@ _KINDS: Final = (
     ("address already in use", "ADDRESS_IN_USE"),
     ("port is already allocated", "ADDRESS_IN_USE"),
 )
-
-# Between a container's end and its clean-up lie some 100 ms.
-_CLEAN_UP: Final = timedelta(seconds=5)
 
 # What happens inside a container, or to its files, changes nothing that a listing shows.
 _SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})
@@ -142,15 +127,12 @@ class Engine:
         params = {"all": "true"}
         if ids is not None:
             params["filters"] = json.dumps({"id": sorted(ids)})
-        answer = await self._call("GET", "/containers/json", params=params)
+        limit = min(_LIST_TIMEOUT, self._settings.timeout)
+        answer = await self._call("GET", "/containers/json", params=params, limit=limit)
         try:
-            entries = answer.json()
-            found = [_observation(entry) for entry in entries]
-            if self._rootless():
-                found = [_until_cleaned_up(*pair) for pair in zip(found, entries, strict=True)]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return listing.read(answer.json(), self._rootless(), datetime.now(UTC))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _unreachable(f"the listing of containers is incomplete: {error}") from error
-        return Observation({container.id: container for container in found})
 
     def _rootless(self) -> bool:
         try:
@@ -205,7 +187,7 @@ class Engine:
         """The end of its log, in one line. Raises EngineError."""
         params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
         answer = await self._call("GET", f"/containers/{container_id}/logs", params=params)
-        return " | ".join(_unframed(answer.content).decode(errors="replace").split("\n")).strip(" |")
+        return " | ".join(listing.unframed(answer.content).decode(errors="replace").split("\n")).strip(" |")
 
     async def has_image(self, image: str) -> bool:
         """Whether the image is present. Raises EngineError."""
@@ -282,7 +264,7 @@ class Engine:
             if b" 200 " not in head.partition(b"\r\n")[0]:
                 raise _unreachable("it refuses to tell events")
             yield reader
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, asyncio.LimitOverrunError) as error:
             raise _unreachable(str(error) or type(error).__name__) from error
         finally:
             if writer is not None:
@@ -295,6 +277,8 @@ class Engine:
                     line = await reader.readline()
             except TimeoutError:
                 return
+            except (OSError, ValueError) as error:
+                raise _unreachable(f"its events broke off: {error}") from error
             try:
                 entry = json.loads(line)
                 event = EngineEvent(entry["Actor"]["ID"], entry["Action"])
@@ -356,57 +340,3 @@ def _text_of(answer: Response, key: str) -> str:
         return str(answer.json()[key])
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
-
-
-def _unframed(stream: bytes) -> bytes:
-    """The text of a multiplexed log: each piece follows 8 bytes, its stream and, big-endian, its length."""
-    pieces = []
-    while len(stream) >= 8:
-        (length,) = struct.unpack(">I", stream[4:8])
-        pieces.append(stream[8 : 8 + length])
-        stream = stream[8 + length :]
-    return b"".join(pieces)
-
-
-def _observation(entry: dict[str, Any]) -> ContainerObservation:
-    state = _STATES.get(entry["State"], ContainerState.UNKNOWN)
-    ended = _moment(entry["ExitedAt"])
-    return ContainerObservation(
-        id=entry["Id"],
-        name=entry["Names"][0],
-        image=entry["Image"],
-        state=state,
-        exit_code=None if ended is None and state is not ContainerState.EXITED else entry["ExitCode"],
-        pid=entry["Pid"],
-        labels=entry["Labels"] or {},
-        ports=tuple(_published(port) for port in entry["Ports"] or ()),
-        networks=tuple(entry["Networks"] or ()),
-        created_at=datetime.fromisoformat(entry["Created"]),
-        started_at=_moment(entry["StartedAt"]),
-        ended_at=ended,
-    )
-
-
-def _until_cleaned_up(container: ContainerObservation, entry: dict[str, Any]) -> ContainerObservation:
-    """The container, still stopping until its clean-up is done.
-
-    Required: started before, a rootless container keeps its network but not its rootlessport, and nobody reaches it.
-    A clean-up that does not come at all is not waited for.
-    """
-    if entry["State"] != "stopped" or container.ended_at is None:
-        return container
-    if datetime.now(UTC) - container.ended_at > _CLEAN_UP:
-        return container
-    return replace(container, state=ContainerState.STOPPING)
-
-
-def _moment(seconds: int) -> datetime | None:
-    """Go's zero time lies before the epoch and means never."""
-    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
-
-
-def _published(port: dict[str, Any]) -> str:
-    host, container, count = port["host_port"], port["container_port"], port.get("range") or 1
-    last = count - 1
-    span = f"{host}->{container}" if last == 0 else f"{host}-{host + last}->{container}-{container + last}"
-    return f"{port['host_ip'] or '0.0.0.0'}:{span}/{port['protocol']}"  # noqa: S104  # it is shown, not bound

@@ -76,6 +76,14 @@ async def test_a_command_that_does_not_exist(node: Node) -> None:
     await node.until_ready("alpha")
 
 
+async def test_a_component_that_cannot_start_holds_up_no_other(node: Node) -> None:
+    spec = web("alpha", cmd=["/nope"])
+    good = web("alpha").components[0].model_copy(update={"name": "good", "routes": ()})
+    await node.apply(spec.model_copy(update={"components": (*spec.components, good)}))
+    await node.until("alpha", lambda s: (found := s.component("good")) is not None and found.ready)
+    await node.until_reason("alpha", Reason.CONTAINER_REFUSED)
+
+
 async def test_a_port_stolen_between_allocation_and_start_is_contested(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

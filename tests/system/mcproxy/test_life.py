@@ -1,6 +1,7 @@
 """Starting, stopping, dying: what survives, and that nothing is left behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from api.gen.mc_proxy.v1 import admin_pb2 as pb
 from tests.system.mcproxy.authority import Authority
 from tests.system.mcproxy.backends import http1, tls_echo
 from tests.system.mcproxy.clients import connect, get
-from tests.system.mcproxy.daemon import PROGRAM, Daemon, free_port, until
+from tests.system.mcproxy.daemon import PROGRAM, Daemon, until
 
 
 async def _fill(daemon: Daemon, authority: Authority, web: int, raw: int) -> None:
@@ -232,24 +233,29 @@ async def test_all_addresses_are_listened_on_by_default(folder: Path, authority:
     await daemon.end()
 
 
-async def test_haproxy_that_cannot_start_is_tried_again(daemon: Daemon, authority: Authority) -> None:
+async def test_haproxy_that_cannot_start_is_tried_again(daemon: Daemon) -> None:
     """Its port is stolen in the moment of its death; once that is free, everything is as before."""
-    os.kill(daemon.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]  # it runs
-    os.kill(daemon.haproxy_pids()[0], signal.SIGKILL)
+    assert daemon.process is not None
+    thieves: list[asyncio.Server] = []
 
-    async def free() -> bool:
-        return len(daemon.haproxy_pids()) == 0
-
-    await until(free)
-    thief = await asyncio.start_server(lambda *_: None, "127.0.0.1", daemon.port)
-    os.kill(daemon.process.pid, signal.SIGCONT)  # type: ignore[union-attr]  # it runs
+    async def stolen() -> bool:
+        # A dying process keeps its sockets for a moment after its command line is gone.
+        with contextlib.suppress(OSError):
+            thieves.append(await asyncio.start_server(lambda *_: None, "127.0.0.1", daemon.port))
+        return bool(thieves)
 
     async def told() -> bool:
         return "haproxy does not start" in daemon.log.read_text()
 
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(daemon.haproxy_pids()[0], signal.SIGKILL)
+        await until(stolen)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
     await until(told)
     assert not await daemon.serving()
-    thief.close()
-    await thief.wait_closed()
+    thieves[0].close()
+    await thieves[0].wait_closed()
     await until(daemon.serving)
-    assert free_port() != daemon.port
+    await daemon.l4("raw.test", 9)

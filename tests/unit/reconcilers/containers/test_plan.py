@@ -1,5 +1,6 @@
 """What is done next for a service's containers, case by case."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -157,6 +158,12 @@ def test_components_are_done_in_the_order_of_the_definition_and_the_worst_is_tol
     plan = decide(service, world(stranger("shop-task")))
     assert [action.subject for action in plan.actions] == ["shop-web"]
     assert plan.outcome.reason is Reason.CONFLICT
+
+
+def test_a_component_that_failed_holds_up_no_other() -> None:
+    seen = replace(world(), failed=frozenset({"web"}))
+    plan = decide(shop(web(), task(), task(name="more")), seen)
+    assert [action.subject for action in plan.actions] == ["shop-task", "shop-more", "shop-web"]
 
 
 def test_inactive_stops_what_runs_keeps_it_and_creates_nothing() -> None:
