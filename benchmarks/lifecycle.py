@@ -12,6 +12,8 @@ from stack.admin import Table
 from stack.host import Host
 
 _ROUNDS = 15
+_BETWEEN_LOOKS = 0.5
+"""Seconds between two looks of the agent at the proxy's table: `mcproxy.interval_seconds`."""
 
 
 @contextmanager
@@ -107,6 +109,8 @@ def drift() -> list[Result]:
 
         def route(number: int) -> float:
             name = hostname(f"moved-{number}")
+            # The agent looks every so often: the harm is done at another moment between two looks each time.
+            time.sleep(_BETWEEN_LOOKS * number / _ROUNDS)
             table.remove(table.listener_of(name), name)
             began = time.perf_counter()
             return caller.wait(name) - began

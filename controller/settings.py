@@ -88,7 +88,7 @@ class ProxySettings(Model):
         default="", description="Its admin socket; empty: this node routes nothing."
     )
     cert_dir: AbsolutePath = Field(default="/srv/mc-proxy/certs", description="Where it finds certificates.")
-    interval_seconds: Seconds = Field(default=2.0, description="Between two looks at its routes: it has no events.")
+    interval_seconds: Seconds = Field(default=0.5, description="Between two looks at its routes: it has no events.")
     timeout_seconds: Seconds = Field(default=10.0, description="Of one call.")
 
 
