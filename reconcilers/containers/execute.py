@@ -4,6 +4,7 @@ The engine's answer is a hint: it may fail after it did the work, and it may
 never come. What counts is the next listing.
 """
 
+import asyncio
 import zlib
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from api.service import Service
 from reconcilers.base import Registry, Terminal, Transient
 from reconcilers.containers import model
 from reconcilers.containers.actions import Create, Remove, Replace, Start
+from reconcilers.containers.deaths import end_left_behind
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.podman import Engine, EngineError, Failure
@@ -25,6 +27,7 @@ from reconcilers.containers.request import ContainerRequest
 T = TypeVar("T")
 
 _AT_ONCE = timedelta(milliseconds=50)
+_PORT_FREES = timedelta(milliseconds=200)
 
 
 class Executor:
@@ -36,6 +39,7 @@ class Executor:
         self._picture = picture
         self._pulls = pulls
         self._node = node
+        self._doubted: set[tuple[str, int]] = set()
 
     async def create(self, service: Service, action: Create) -> None:
         """Makes the container and starts it."""
@@ -122,7 +126,12 @@ class Executor:
                 await self._make_network(network)
             problem = await self._try_to_start(container_id)
             container = (await self._picture.refresh(container_id)).get(container_id)
+        if problem is None and container is None:
+            # Somebody removed it in the very moment of its start.
+            await asyncio.to_thread(end_left_behind, container_id)
+            raise Transient(Reason.PROGRESSING, "it was removed while it started", delay=_AT_ONCE)
         if problem is None or (container is not None and container.running):
+            self._doubted -= {(service.name, port) for _, port in ports}
             return
         if problem.failure is Failure.ADDRESS_IN_USE:
             await self._contest(service, component, ports, problem)
@@ -146,6 +155,12 @@ class Executor:
     ) -> None:
         for route, port in ports:
             if f":{port}:" in problem.message:
+                if (service.name, port) not in self._doubted:
+                    # It may be our own container's still, which is just being taken away.
+                    self._doubted.add((service.name, port))
+                    message = f"port {port} of route {component}/{route} is still in use; tried once more"
+                    raise Transient(Reason.ENGINE_ERROR, message, delay=_PORT_FREES) from problem
+                self._doubted.discard((service.name, port))
                 await self._registry.contest_port(service.name, component, route, port)
                 message = f"port {port} of route {component}/{route} is taken by somebody else; another one is chosen"
                 raise Transient(Reason.PORT_IN_USE, message, delay=_AT_ONCE, status=Status.FALSE) from problem

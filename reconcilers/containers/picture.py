@@ -142,9 +142,17 @@ class Picture:
         self._look_again_at_lagging(listed)
         before, self._observation = self._observation, self._corrected(listed)
         if before != self._observation:
+            self._end_forgotten(before, self._observation)
             ours = (c for c in self._observation if c.owned_by(self._node) and c.running)
             self._deaths.follow({container.id: container.pid for container in ours})
             self._tell(before, self._observation)
+
+    def _end_forgotten(self, before: Observation | None, after: Observation) -> None:
+        """Ends what still runs of a container of ours that the engine forgot: it holds the port, and nobody would."""
+        for container in before or ():
+            gone = container.id not in after.containers and container.owned_by(self._node)
+            if gone and self._deaths.end(container.id):
+                log.warning("left_behind_ended", container=container.name, id=container.id)
 
     def _tell(self, before: Observation | None, after: Observation | None) -> None:
         for listener in self._listeners:

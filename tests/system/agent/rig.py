@@ -5,7 +5,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +176,14 @@ class Rig:
         """Returns once `answers`."""
         web.wait_for(lambda: self.answers(text, hostname, ca), seconds=seconds, what=f"an answer with {text!r}")
 
+    def until_nothing_runs_of(self, containers: Collection[str], seconds: float = 5) -> None:
+        """Returns once no process is in a control group of containers with these ids."""
+
+        def nothing() -> bool:
+            return not any(gone in group for group in _control_groups() for gone in containers)
+
+        web.wait_for(nothing, seconds=seconds, what="the end of what was left behind")
+
     @property
     def podman(self) -> PodmanHost:
         """The engine, seen from the outside."""
@@ -231,6 +239,12 @@ def is_ready(service: Service) -> bool:
     """Whether the current generation is as defined."""
     ready = service.condition(ConditionType.READY)
     return ready is not None and (ready.status, ready.observed_generation) == (Status.TRUE, service.generation)
+
+
+def _control_groups() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):  # a process may end while it is looked at
+            yield path.read_text()
 
 
 def restarted(before: Service) -> Holds:

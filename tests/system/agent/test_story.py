@@ -96,6 +96,20 @@ async def test_when_all_containers_are_wiped_all_come_back(rig: Rig) -> None:
     assert rig.containers() == sorted(f"{name}-web" for name in names)
 
 
+async def test_a_start_amid_a_forced_removal_leaves_no_process_and_no_port_behind(rig: Rig) -> None:
+    await rig.apply(rig.spec())
+    service = await rig.until_ready()
+    ports = service.ports
+    ids = []
+    for _ in range(4):
+        ids.append(service.components[0].container_id)
+        rig.podman.run("rm", "--force", "--time", "0", rig.container)
+        service = await rig.until(restarted(service))
+        rig.until_it_answers()
+    assert service.ports == ports
+    rig.until_nothing_runs_of(ids)
+
+
 async def test_a_changed_definition_rolls(rig: Rig) -> None:
     await rig.apply(rig.spec())
     before = await rig.until_ready()

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from reconcilers.containers.deaths import Deaths
+from reconcilers.containers.deaths import Deaths, end_left_behind
 from tests.unit.reconcilers.containers.conftest import Starter
 
 
@@ -51,6 +51,18 @@ async def test_what_is_not_followed_any_more_is_not_told_and_holds_no_descriptor
         assert await told.get() == ("kept", False)
     assert told.empty()
     assert descriptors() == before
+
+
+async def test_a_process_that_is_not_certainly_the_containers_own_is_never_killed(start: Starter) -> None:
+    told: list[tuple[str, bool]] = []
+    deaths = Deaths(lambda *death: told.append(death))
+    process = start()
+    deaths.follow({"web": process.pid})
+    assert not deaths.end("web")
+    assert not deaths.end("nobody")
+    assert end_left_behind("0" * 64) == 0
+    assert process.poll() is None
+    deaths.close()
 
 
 async def test_a_restarted_container_is_watched_under_its_new_process(start: Starter) -> None:
