@@ -9,6 +9,7 @@ import click
 from pydantic import AfterValidator, Field
 
 from api.complaints import Tables
+from api.errors import Refused
 from api.manifest import InvalidManifest, read
 from api.model import Model
 from api.spec import Name
@@ -43,6 +44,10 @@ class Config(Model):
 _TABLES: Tables = {Config: ("mcp.toml", "at the top, before the first table"), Node: ("a node", "in [nodes.<name>]")}
 
 
+class UnknownNode(Refused):
+    """A definition names a node that this command cannot reach."""
+
+
 class Nodes:
     """The nodes that a command may ask, and which one it is to ask."""
 
@@ -61,7 +66,10 @@ class Nodes:
         return self.named(self.name(wanted))
 
     def name(self, wanted: str | None = None) -> str:
-        """The name of the node to ask; empty where an address was given instead."""
+        """The name of the node to ask; empty where an address was given instead.
+
+        Raises UnknownNode where it is `wanted` that mcp.toml does not know.
+        """
         if self._config is None:
             return ""
         asked = self._settings.node
@@ -73,7 +81,8 @@ class Nodes:
         if name is None:
             raise click.UsageError(f"{self._path} has several nodes and no default_node: say which with --node")
         if name not in self._config.nodes:
-            raise click.UsageError(f'{self._path} knows no node "{name}", only {", ".join(self._config.nodes)}')
+            message = f'{self._path} knows no node "{name}", only {", ".join(self._config.nodes)}'
+            raise UnknownNode(message) if name == wanted else click.UsageError(message)
         return name
 
     def named(self, name: str) -> Node:

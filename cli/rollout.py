@@ -11,7 +11,7 @@ from api.control_plane import Applied
 from api.errors import ExitCode, InvalidSpec, McpError, Refused, StaleGeneration
 from api.manifest import InvalidManifest, Manifest, Problem
 from api.service import Change, Convergence, Service
-from cli.config import Nodes
+from cli.config import Nodes, UnknownNode
 from cli.connect import client_for
 from cli.options import Settings, duration
 from cli.output import Output
@@ -60,12 +60,20 @@ async def wishes(settings: Settings, files: Iterable[str]) -> AsyncIterator[list
     """All definitions in `files`, each with a connection to its agent."""
     found = manifests(files)
     nodes = Nodes(settings)
-    chosen = [nodes.name(manifest.spec.node) for manifest in found]
+    chosen = [_node(nodes, manifest) for manifest in found]
     async with AsyncExitStack() as stack:
         clients = {
             node: await stack.enter_async_context(client_for(nodes.named(node))) for node in dict.fromkeys(chosen)
         }
         yield [Wish(manifest, node, clients[node]) for manifest, node in zip(found, chosen, strict=True)]
+
+
+def _node(nodes: Nodes, manifest: Manifest) -> str:
+    try:
+        return nodes.name(manifest.spec.node)
+    except UnknownNode as error:
+        line = manifest.locate("node")
+        raise InvalidManifest((Problem(manifest.source, line, "node", error.message),)) from error
 
 
 async def check_all(them: Sequence[Wish]) -> list[Applied]:

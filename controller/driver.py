@@ -7,6 +7,7 @@ loop.
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -207,20 +208,26 @@ class Driver:
         return before is None or (before.reason, before.observed_generation) != current
 
     def _retry(self, run: _Run) -> str:
-        key = run.service.name
-        if isinstance(run.failure, Transient) and run.failure.delay is not None:
-            self.queue.add_after(key, run.failure.delay.total_seconds())
-            return "requeue"
-        backoff = self._settings.terminal if isinstance(run.failure, Terminal) else self._settings.transient
-        wait = self.queue.retry(key, backoff)
-        self._log.warning(
+        key, soon = run.service.name, isinstance(run.failure, Transient) and run.failure.delay is not None
+        wait = self.queue.retry(key, self._backoff(run.failure))
+        self._log.log(
+            logging.INFO if soon else logging.WARNING,
             "retrying",
             service=key,
             reason=run.outcome.reason,
             message=run.outcome.message,
             retry_in_seconds=round(wait, 3),
         )
-        return "error"
+        return "requeue" if soon else "error"
+
+    def _backoff(self, failure: Exception | None) -> Backoff:
+        if isinstance(failure, Terminal):
+            return self._settings.terminal
+        if isinstance(failure, Transient) and failure.delay is not None:
+            # What was expected to last a moment may last: it must not be asked twenty times a second for ever.
+            first = failure.delay.total_seconds()
+            return Backoff(first, max(first, self._settings.transient.most))
+        return self._settings.transient
 
     async def _finish_deletion(self, run: _Run) -> str:
         if run.done:

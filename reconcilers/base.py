@@ -6,6 +6,7 @@ the service once that is done (`plan`), and does one action at a time
 all of them alike. A dry run is `plan` without `execute`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from api.service import Certificate, Component, Finalizer, RouteClaim, Service
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class Action(ABC):
     """One thing to do: a value that says what it is, and that `execute` carries out.
 
     Every action is idempotent, or has a deterministic name, so that dying
@@ -27,13 +28,13 @@ class Action:
     """What an event calls it once done: `created`, `removed`."""
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """What it acts on: a container's name, a hostname, a port."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """One line for a person, in the imperative, with the cause where there is one."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Plan:
 
 
 class Transient(Exception):
-    """It did not work now and is tried again: after `delay`, or else by growing backoff.
+    """It did not work now and is tried again: at first after `delay`, where one is given, then ever more slowly.
 
     The condition becomes UNKNOWN unless `status` says that the failure itself
     was observed.

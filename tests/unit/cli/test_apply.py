@@ -228,6 +228,14 @@ async def test_a_refusal_after_the_check_says_what_was_done_and_what_was_not(
     assert ran.stderr == f"{words}not applied: b, c; applied before: a\n"
 
 
+async def test_a_node_that_nobody_knows_is_told_with_its_line(mcp: Mcp) -> None:
+    ran = await mcp("apply", "-f", mcp.write("a.toml", f'node = "vega"\n{HELLO}'))
+    assert ran.status == 5
+    assert ran.stderr.startswith("a.toml:1: node: ")
+    assert 'knows no node "vega"' in ran.stderr
+    assert mcp.plane.applied == []
+
+
 async def test_two_definitions_of_one_service_are_refused(mcp: Mcp) -> None:
     ran = await mcp("apply", "-f", mcp.write("a.toml", HELLO), "-f", mcp.write("b.toml", HELLO))
     assert (ran.status, ran.stderr) == (5, 'b.toml:1: name: "hello" is also defined in a.toml:1\n')

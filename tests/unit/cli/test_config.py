@@ -6,7 +6,7 @@ import pytest
 from click import UsageError
 
 from api.manifest import read
-from cli.config import Config, Nodes, candidates, find, load
+from cli.config import Config, Nodes, UnknownNode, candidates, find, load
 from cli.options import Settings
 
 TWO = """\
@@ -71,12 +71,17 @@ def test_an_address_needs_no_settings() -> None:
     [
         ("rift", "orion", 'the definition is for node "orion", but --node says "rift"'),
         (None, None, "several nodes and no default_node"),
-        (None, "vega", 'knows no node "vega", only rift, orion'),
+        ("vega", None, 'knows no node "vega", only rift, orion'),
     ],
 )
 def test_a_node_that_cannot_be_chosen_is_told(path: Path, node: str | None, wanted: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Nodes(settings(path, node=node)).name(wanted)
+
+
+def test_a_definitions_node_that_is_not_known_is_the_definitions_mistake(path: Path) -> None:
+    with pytest.raises(UnknownNode, match='knows no node "vega", only rift, orion'):
+        Nodes(settings(path)).name("vega")
 
 
 def test_settings_are_found_by_flag_then_variable_then_place(

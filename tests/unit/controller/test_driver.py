@@ -237,13 +237,16 @@ async def test_transient_failures_are_retried_with_growing_pauses_then_forgotten
         assert rig.value("mcp_workqueue_retries_total") == 3
 
 
-async def test_a_failure_that_names_its_delay_is_retried_after_it() -> None:
+async def test_a_failure_that_names_its_delay_is_retried_after_it_and_then_ever_more_slowly() -> None:
     reconciler = ScriptedReconciler("a")
-    reconciler.failures = [Transient(Reason.PORT_IN_USE, "x", delay=timedelta(seconds=5))]
+    reconciler.failures = [Transient(Reason.PORT_IN_USE, "x", delay=timedelta(seconds=5)) for _ in range(3)]
     async with running(reconciler, make_service()) as rig:
         rig.queue.add("hello")
-        await asyncio.sleep(6)
-        assert [at for _, at in reconciler.looks] == [0, 5]
+        await asyncio.sleep(60)
+        times = [at for _, at in reconciler.looks]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert all(least <= pause <= least * 1.1 for pause, least in zip(pauses, (5, 10, 20), strict=True))
+        assert rig.value("mcp_reconcile_total", result="requeue") == 3
 
 
 async def test_a_terminal_failure_is_false_told_once_and_retried_slowly() -> None:
