@@ -1,23 +1,26 @@
 """Keeps HAProxy running with one state, and moves it to the next without a lost connection.
 
-New routes are added to the running worker where spare backends are left (spares.py). Every other change is a reload
-(master.py).
+What routes there are and where they lead is told to the running worker while it has spare backends (spares.py). Every
+other change is a reload (master.py). Backends that routes have left are emptied (drain.py).
 """
 
 import asyncio
+import contextlib
 import re
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
+from mcproxy.drain import Drain, left
 from mcproxy.errors import Unavailable
 from mcproxy.master import ConfigRefused, Master
 from mcproxy.model import RouteKey, State
 from mcproxy.render import Listener, Rendered, file_name, frontend_name, render, route_key
-from mcproxy.runtime import RuntimeDir, alert, ask, receive, sessions, worker_pids
-from mcproxy.spares import Spares, additions
+from mcproxy.runtime import RuntimeDir, alert, ask, own_pid, receive, sessions, worker_pids
+from mcproxy.spares import Spares, changes
 
 log = structlog.get_logger()
 
@@ -50,6 +53,9 @@ class HAProxy:
         self._generation = 0
         self._state = State()
         self._spares: Spares | None = None
+        # By pid, also those that only finish their connections.
+        self._workers: dict[int, Spares] = {}
+        self._drain = Drain()
         self._supervisor: asyncio.Task[None] | None = None
         self._log_transport: asyncio.DatagramTransport | None = None
 
@@ -70,18 +76,49 @@ class HAProxy:
         """
         async with self._lock:
             self._master.alive()
-            if await self._added_live(state):
+            before, backends = self._state, dict(self._spares.backends) if self._spares else {}
+            if await self._changed_live(state):
                 self._state = state
-                return
-            generation, rendered = self._lay_down(state)
-            try:
-                await self._master.reload(generation)
-            except BaseException:
-                old = self._render(self._state, self._generation)
-                self._runtime.replace(self._runtime.config, old.config.encode())
-                raise
-            await self._master.stopped_accepting(self._generation)
-            self._commit(state, generation, rendered)
+                with contextlib.suppress(OSError):
+                    await self._leave(before, backends)
+            else:
+                await self._reload(state)
+            await self._correct_old_workers(before)
+
+    async def _reload(self, state: State) -> None:
+        generation, rendered = self._lay_down(state)
+        try:
+            await self._master.reload(generation)
+        except BaseException:
+            old = self._render(self._state, self._generation)
+            self._runtime.replace(self._runtime.config, old.config.encode())
+            raise
+        await self._master.stopped_accepting(self._generation)
+        await self._commit(state, generation, rendered)
+
+    async def _leave(self, before: State, backends: Mapping[RouteKey, str]) -> None:
+        """Sees to those of the worker's backends, given by route, that are not those of their routes any more."""
+        control = self._runtime.control(self._generation)
+        for place in left(before, self._state, backends):
+            await self._drain.begin(place, partial(ask, control))
+
+    async def _correct_old_workers(self, before: State) -> None:
+        """Tells those that only finish their connections where requests have to go now."""
+        old, changed = list(self._workers)[:-1], changes(before, self._state)
+        if not old or not changed:
+            return
+        try:
+            await self._master.settled()
+            alive = worker_pids(await ask(self._runtime.master, "show proc"))
+            for pid in old:
+                if pid not in alive:
+                    del self._workers[pid]
+                    continue
+                for command in self._workers[pid].elsewhere(changed):
+                    await ask(self._runtime.master, f"@!{pid} {command}")
+        except (OSError, Unavailable) as error:
+            # The state is in effect all the same: this is about the last request of some connections.
+            log.warning("workers that finish their connections are not corrected", reason=str(error))
 
     async def check(self, state: State) -> str | None:
         """Why HAProxy would refuse this state, None when it would not."""
@@ -119,6 +156,7 @@ class HAProxy:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
+        await self._drain.close()
         await self._master.stop(patience)
         if self._log_transport is not None:
             self._log_transport.close()
@@ -126,7 +164,8 @@ class HAProxy:
     async def _begin(self, state: State) -> None:
         generation, rendered = self._lay_down(state)
         await self._master.start(generation)
-        self._commit(state, generation, rendered)
+        self._workers = {}
+        await self._commit(state, generation, rendered)
         self._on_health(True)
 
     async def _supervise(self) -> None:
@@ -158,17 +197,21 @@ class HAProxy:
         self._runtime.replace(self._runtime.config, rendered.config.encode())
         return generation, rendered
 
-    def _commit(self, state: State, generation: int, rendered: Rendered) -> None:
-        self._state, self._generation, self._spares = state, generation, Spares(rendered)
+    async def _commit(self, state: State, generation: int, rendered: Rendered) -> None:
+        self._state, self._generation, self._spares = state, generation, Spares(state, rendered)
+        with contextlib.suppress(OSError):
+            self._workers[own_pid(await ask(self._runtime.control(generation), "show info"))] = self._spares
         self._runtime.collect(rendered, generation)
 
-    async def _added_live(self, state: State) -> bool:
+    async def _changed_live(self, state: State) -> bool:
         """Whether the state was reached without a reload."""
-        added = additions(self._state, state)
-        commands = self._spares.take(added) if self._spares and added is not None else None
-        if added is None or commands is None:
+        if (self._state.firewall, self._state.limits) != (state.firewall, state.limits):
             return False
-        bundles = [entry.bundle for entry in added.values() if entry.bundle is not None]
+        changed = changes(self._state, state)
+        commands = self._spares.take(changed) if self._spares else None
+        if commands is None:
+            return False
+        bundles = [entry.bundle for entry in changed.values() if entry and entry.bundle]
         self._runtime.write_files({file_name(bundle.digest, "pem"): bundle.pem for bundle in bundles})
         for command in commands:
             try:
@@ -176,7 +219,7 @@ class HAProxy:
             except OSError as error:
                 answer = str(error)
             if not command.is_good(answer):
-                log.info("not added without a reload", command=command.text.partition("\n")[0], answer=answer.strip())
+                log.info("not changed without a reload", command=command.text.partition("\n")[0], answer=answer.strip())
                 # Half of it may be in effect: only a reload gets to a known state now.
                 self._spares = None
                 return False

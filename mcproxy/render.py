@@ -8,9 +8,13 @@ they are, those for l7 backends to an inner frontend on a Unix socket, which ter
 
 HAProxy 2.6 cannot make a backend while it runs. So there are spare ones without an address, some for each way to speak
 to a backend, which spares.py puts into use.
+
+A request that meets the restart of a backend on this host is held, not failed: HAProxy tries again to connect until it
+succeeds or the patience ends. That replays nothing: what is tried again is the connection, not a request once sent.
 """
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,7 +41,7 @@ defaults
   # Silence is no fault on a relay: dead peers are found by keep-alive probes, not by an idle limit.
   option clitcpka
   option srvtcpka
-  # As a plain reverse proxy does: an absent backend is told at once, the client decides to retry.
+  # As a plain reverse proxy does: an absent backend elsewhere is told at once, the client decides to retry.
   retries 0
   timeout connect 5s
   timeout client 24h
@@ -64,6 +68,7 @@ frontend listener{addr}
 
 backend tls{addr}
   mode tcp
+  retries 3
   server inner unix@{runtime}/tls{port}.sock send-proxy-v2
 
 frontend tls{addr}
@@ -71,6 +76,10 @@ frontend tls{addr}
   bind unix@{runtime}/tls{port}.sock mode 600 accept-proxy ssl crt-list {certificates} \
 alpn h2,http/1.1 ssl-min-ver TLSv1.3 strict-sni
   option http-no-delay
+  # After a reload: closing an idle connection at once would race with its next request, which is answered instead.
+  option idle-close-on-response
+  # Idle connections to backends belong to the backend's pool, never to a client: drain.py can empty only the pool.
+  max-session-srv-conns 0
   # A client that ignores GOAWAY must not keep an old worker.
   timeout client-fin 30s
   http-request set-header X-Forwarded-For %[src]
@@ -86,8 +95,12 @@ SPARES = 16
 SERVER = "backend"
 """The name of the one server in each route's backend."""
 
+# On this host a connection is made within microseconds or not at all. Each try looks at the server's address anew.
+_PATIENT = "\n  retries 60\n  timeout connect 50ms\n  option redispatch 1"
+
 # A WebSocket's upgrade belongs to HTTP/1.1, whatever else is spoken; few backends know RFC 8441.
-_SPOKEN = {"l4": "", "h1": " ws h1", "h2c": " ws h1 proto h2"}
+# Idle connections are soon given up: drain.py does so sooner, but cannot where a worker only finishes its connections.
+_SPOKEN = {"l4": "", "h1": " ws h1 pool-purge-delay 500ms", "h2c": " ws h1 proto h2 pool-purge-delay 500ms"}
 
 
 @dataclass(frozen=True)
@@ -102,10 +115,14 @@ class Listener:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The paths of one listener's map from names to backends and of its list of certificates."""
+    """The paths of one listener's map from names to backends, of its list of certificates, and of `elsewhere`.
+
+    That is a map from names to ADDRESS@PORT, empty at first, for the backends that elsewhere_name gives.
+    """
 
     names: str
     certificates: str
+    elsewhere: str
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,11 @@ def spare_name(addr: str, kind: Kind, number: int) -> str:
     return f"{Mode.L4 if kind is Kind.L4 else Mode.L7}{addr}:.{kind}.{number}"
 
 
+def elsewhere_name(addr: str, kind: Kind) -> str:
+    """The name of the backend that looks up its address for each request."""
+    return f"{Mode.L7}{addr}:.{kind}.elsewhere"
+
+
 def route_key(backend: str) -> RouteKey | None:
     """The route that a backend's name belongs to; None for the backends that are no route's."""
     mode, *key = backend.split(":", 2)
@@ -176,7 +198,11 @@ def render(state: State, listeners: Sequence[Listener], runtime: Path, generatio
         shown = "".join(f"{put('pem', bundle.pem, bundle.digest)} {hostname}\n" for hostname, bundle in bundles)
         # A lookup may be added to while HAProxy runs, so that each listener needs its own, be its content the same.
         mark = f"# {addr}\n"
-        lookups[addr] = Lookup(put("map", (mark + names).encode()), put("certificates", (mark + shown).encode()))
+        lookups[addr] = Lookup(
+            put("map", (mark + names).encode()),
+            put("certificates", (mark + shown).encode()),
+            put("map", f"# {addr} elsewhere\n".encode()),
+        )
         limit = state.limits.get(addr, listener.max_connections)
         parts.append(
             _LISTENER.format(
@@ -191,13 +217,14 @@ def render(state: State, listeners: Sequence[Listener], runtime: Path, generatio
         )
         parts.extend(_backend(key, entry) for key, entry in entries.items())
         parts.extend(_spare(addr, kind, number) for kind in Kind for number in range(SPARES))
+        parts.extend(_elsewhere(addr, kind, lookups[addr].elsewhere) for kind in (Kind.H1, Kind.H2C))
     return Rendered("".join(parts), files, lookups)
 
 
 def server_kind(entry: Entry) -> Kind | None:
     """How the entry's backend is spoken to, None when that takes more than a spare backend can do."""
     route = entry.route
-    if route.l7_policies or route.send_proxy_protocol or entry.upstream.address is None or not entry.served:
+    if route.l7_policies or route.send_proxy_protocol or not entry.served or not _is_local(entry.upstream.address):
         return None
     if route.mode is Mode.L4:
         return Kind.L4
@@ -228,19 +255,34 @@ def _guards(denied: str | None, limit: int, *, proxied: bool) -> str:
 
 def _backend(key: RouteKey, entry: Entry) -> str:
     route = entry.route
-    lines = [_backend_head(backend_name(key, route.mode), route.mode)]
+    lines = [_backend_head(backend_name(key, route.mode), route.mode, local=_is_local(entry.upstream.address))]
     lines.extend(_denials(route.l7_policies))
     lines.append(f"  server {SERVER} {_server(entry)}")
     return "\n".join(lines) + "\n"
 
 
 def _spare(addr: str, kind: Kind, number: int) -> str:
-    head = _backend_head(spare_name(addr, kind, number), Mode.L4 if kind is Kind.L4 else Mode.L7)
+    head = _backend_head(spare_name(addr, kind, number), Mode.L4 if kind is Kind.L4 else Mode.L7, local=True)
     return f"{head}\n  server {SERVER} 127.0.0.1:1 disabled{_SPOKEN[kind]}\n"
 
 
-def _backend_head(name: str, mode: Mode) -> str:
-    return f"\nbackend {name}\n" + ("  mode tcp" if mode is Mode.L4 else "  mode http\n  option http-no-delay")
+def _elsewhere(addr: str, kind: Kind, addresses: str) -> str:
+    looked_up = f"ssl_fc_sni,lower,map_str({addresses})"
+    return (
+        f"{_backend_head(elsewhere_name(addr, kind), Mode.L7, local=True)}\n"
+        f"  http-request set-dst {looked_up},field(1,@)\n"
+        f"  http-request set-dst-port {looked_up},field(2,@)\n"
+        f"  server {SERVER} 0.0.0.0:0{_SPOKEN[kind]}\n"
+    )
+
+
+def _backend_head(name: str, mode: Mode, *, local: bool) -> str:
+    spoken = "  mode tcp" if mode is Mode.L4 else "  mode http\n  option http-no-delay"
+    return f"\nbackend {name}\n{spoken}{_PATIENT if local else ''}"
+
+
+def _is_local(address: str | None) -> bool:
+    return address is not None and ipaddress.ip_address(address).is_loopback
 
 
 def _denials(policies: Iterable[L7Policy]) -> Iterable[str]:

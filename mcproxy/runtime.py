@@ -134,3 +134,11 @@ def worker_pids(answer: str) -> list[int]:
     """All workers, also those that only finish their connections, from the answer to the master's `show proc`."""
     rows = (line.split() for line in answer.splitlines())
     return [int(row[0]) for row in rows if len(row) > 1 and row[1] == "worker"]
+
+
+def own_pid(answer: str) -> int:
+    """The process that gave this answer to `show info`. Raises OSError when it gave none."""
+    for line in answer.splitlines():
+        if line.startswith("Pid: "):
+            return int(line.removeprefix("Pid: "))
+    raise ConnectionError("HAProxy does not tell its pid")

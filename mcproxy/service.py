@@ -175,8 +175,11 @@ class ProxyAdmin(admin_pb2_grpc.ProxyAdminServiceServicer):
         return RouteKey(self._listener(addr), hostname.lower())
 
     def _known_upstream(self, key: RouteKey, route: Route) -> Upstream:
-        entry = self._table.state.entries.get(key)
-        return entry.upstream if entry and entry.route.backend == route.backend else assumed(route)
+        entry, guess = self._table.state.entries.get(key), assumed(route)
+        if entry is None:
+            return guess
+        # A new backend of a route most likely speaks as the one before it.
+        return entry.upstream if entry.route.backend == route.backend else replace(guess, h2c=entry.upstream.h2c)
 
 
 def _entry(state: State, key: RouteKey) -> Entry:
