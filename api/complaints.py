@@ -17,7 +17,17 @@ from pydantic_core import ErrorDetails
 
 from api.notation import field_path, toml_value
 from api.secrecy import mask
-from api.spec import BuildSpec, ComponentSpec, Name, RouteSpec, ServiceSpec, SnapshotSpec, Version
+from api.spec import (
+    BuildSpec,
+    ComponentSpec,
+    HealthSpec,
+    Name,
+    RouteSpec,
+    ServiceSpec,
+    SnapshotSpec,
+    UpdateSpec,
+    Version,
+)
 
 _Location = tuple[int | str, ...]
 _Context = Mapping[str, Any]
@@ -30,6 +40,8 @@ DEFINITION: Tables = {
     BuildSpec: ("[build]", "in [build]"),
     SnapshotSpec: ("[snapshot]", "in [snapshot]"),
     ComponentSpec: ("a component", "in [[components]]"),
+    HealthSpec: ("[components.health]", "in [components.health]"),
+    UpdateSpec: ("[components.update]", "in [components.update]"),
     RouteSpec: ("a route", "in [[components.routes]]"),
 }
 _EXAMPLES = {

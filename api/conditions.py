@@ -26,7 +26,9 @@ class ConditionType(StrEnum):
     ROUTES_PROGRAMMED = "RoutesProgrammed"
     """mc-proxy leads each route's name to its container."""
     READY = "Ready"
-    """The summary: the first of the others that is not as it should be."""
+    """The summary: the first of those above that is not as it should be."""
+    FLAPPING = "Flapping"
+    """It had to be mended so often lately that MCP does it more slowly; no part of the summary, and False is good."""
 
 
 class Reason(StrEnum):
@@ -51,6 +53,10 @@ class Reason(StrEnum):
     """A route's hostname has no certificate yet."""
     WAITING_FOR_CONTAINER = "WaitingForContainer"
     """A route's backend does not accept connections yet."""
+    WAITING_FOR_DEPENDENCY = "WaitingForDependency"
+    """Something that it depends on is not ready yet."""
+    UNHEALTHY = "Unhealthy"
+    """A container runs and its health check fails."""
     TERMINATING = "Terminating"
     """Being deleted; waits for what must go first."""
     BACKING_OFF = "BackingOff"
@@ -79,6 +85,12 @@ class Reason(StrEnum):
     """The engine refuses to create or start it."""
     CONTAINER_FAILED = "ContainerFailed"
     """It ended and its restart policy leaves it so, or it ends again and again."""
+    ROLLOUT_FAILED = "RolloutFailed"
+    """The new container did not become ready in time; the one before it serves, where there was one."""
+    FORBIDDEN = "Forbidden"
+    """The node's policy does not allow what the definition asks for; the message names the setting."""
+    FLAPPING = "Flapping"
+    """Too many corrections in a short time: something undoes what MCP does, or the service cannot live."""
     CONFLICT = "Conflict"
     """A name is held by another service or by a stranger, which stays untouched."""
     PORTS_EXHAUSTED = "PortsExhausted"
@@ -104,6 +116,8 @@ _NEEDS_A_PERSON = frozenset(
         Reason.IMAGE_PULL_FAILED,
         Reason.CONTAINER_REFUSED,
         Reason.CONTAINER_FAILED,
+        Reason.ROLLOUT_FAILED,
+        Reason.FORBIDDEN,
         Reason.CONFLICT,
         Reason.PORTS_EXHAUSTED,
         Reason.LISTENER_MISSING,
@@ -124,6 +138,17 @@ class Condition(Model):
     observed_generation: int
     last_transition: datetime
     """When `status` last changed, not when it was last looked at."""
+    next_look_at: datetime | None = None
+    """When it is tried again at the latest, where that was said."""
+
+
+_PARTS = (
+    ConditionType.PORTS_ALLOCATED,
+    ConditionType.CERTIFICATES_READY,
+    ConditionType.CONTAINERS_RUNNING,
+    ConditionType.ROUTES_PROGRAMMED,
+)
+"""What the summary is made of, in the order in which it comes to be true."""
 
 
 def summarize(conditions: tuple[Condition, ...], generation: int) -> tuple[Status, Reason, str]:
@@ -133,14 +158,12 @@ def summarize(conditions: tuple[Condition, ...], generation: int) -> tuple[Statu
     service is summed up as False/Stopped, which is what its operator wants.
     """
     seen = {condition.type: condition for condition in conditions}
-    for kind in ConditionType:
-        if kind is ConditionType.READY:
-            continue
+    for kind in _PARTS:
         condition = seen.get(kind)
         if condition is None or condition.observed_generation < generation:
             return Status.FALSE, Reason.PENDING, f"{kind} has not been looked at yet in generation {generation}"
         if condition.status is not Status.TRUE and condition.reason is not Reason.STOPPED:
             return condition.status, condition.reason, condition.message
-    if any(condition.reason is Reason.STOPPED for condition in conditions if condition.type is not ConditionType.READY):
+    if any(condition.reason is Reason.STOPPED for condition in conditions if condition.type in _PARTS):
         return Status.FALSE, Reason.STOPPED, "stopped, as defined"
     return Status.TRUE, Reason.CONVERGED, "everything is as defined"

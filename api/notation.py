@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-Value = str | int | bool | list["Value"] | dict[str, "Value"]
+Value = str | int | float | bool | list["Value"] | dict[str, "Value"]
 """What a definition is made of once its models are taken away."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -34,7 +34,7 @@ def toml_value(value: Value, width: int | None = None) -> str:
     match value:
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() | float():
             return str(value)
         case str():
             # JSON's escapes are a subset of TOML's, but TOML alone wants DEL escaped.

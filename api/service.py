@@ -39,6 +39,8 @@ class PortAllocation(Model):
     component: str
     route: str
     port: int
+    slot: int = 0
+    """0, or 1 for the second of a component that is updated blue-green: its containers take turns."""
     contested: bool = False
     """The engine found it taken by somebody else: another one must be given."""
 
@@ -56,6 +58,12 @@ class Certificate(Model):
     renew_at: datetime
     cert_path: str
     key_path: str
+    error: str = ""
+    """Why the last attempt to get another one failed; without a fingerprint there never was one."""
+    failures: int = 0
+    """Attempts that failed in a row."""
+    retry_at: datetime | None = None
+    """Before then it is not tried again."""
 
 
 class ServedPort(Model):
@@ -63,6 +71,7 @@ class ServedPort(Model):
 
     route: str
     port: int
+    """On the host's loopback address."""
 
 
 class Component(Model):
@@ -72,6 +81,10 @@ class Component(Model):
     container_name: str
     container_id: str = ""
     image: str = ""
+    digest: str = ""
+    """What the image's tag stood for when the container was made: `sha256:...`; empty where nobody said."""
+    slot: int = 0
+    """Whose ports the container has; see PortAllocation."""
     state: ContainerState = ContainerState.MISSING
     ready: bool = False
     generation: int = 0
@@ -81,7 +94,15 @@ class Component(Model):
     """Starts after an end, since the last quiet time."""
     exit_code: int | None = None
     started_at: datetime | None = None
+    retry_at: datetime | None = None
+    """When it is started again."""
     message: str = ""
+    last_words: str = ""
+    """The end of the log of a container that ended or is not well; lines as they are."""
+    failed_generation: int = 0
+    """The generation whose container was given up, while an earlier one serves; 0: none was."""
+    failure: str = ""
+    """Why it was given up."""
 
 
 class RouteClaim(Model):
@@ -107,6 +128,8 @@ class Service(Model):
     node: str
     generation: int
     """Rises with each change of `spec`."""
+    actor: str = ""
+    """Who asked for this generation."""
     spec: ServiceSpec
     created_at: datetime
     updated_at: datetime
@@ -131,10 +154,10 @@ class Service(Model):
         """The last observation of that component, or None where nobody looked yet."""
         return next((component for component in self.components if component.name == name), None)
 
-    def port(self, component: str, route: str) -> PortAllocation | None:
+    def port(self, component: str, route: str, slot: int = 0) -> PortAllocation | None:
         """The port of that route, or None where none was given yet."""
-        wanted = (component, route)
-        return next((port for port in self.ports if (port.component, port.route) == wanted), None)
+        wanted = (component, route, slot)
+        return next((port for port in self.ports if (port.component, port.route, port.slot) == wanted), None)
 
     def certificate(self, hostname: str) -> Certificate | None:
         """The certificate for that hostname, or None where none was laid down yet."""
@@ -206,6 +229,8 @@ class PlannedAction(Model):
     verb: str
     subject: str
     description: str
+    fields: tuple[FieldChange, ...] = ()
+    """What differs: `old` as it was found, `new` as it is wanted."""
 
 
 class Container(Model):

@@ -42,6 +42,12 @@ async def _plan(reconciler: Reconciler, service: Service) -> tuple[tuple[Action,
         unknown = PlannedAction(resource=reconciler.name, verb="unknown", subject="", description=failure.message)
         return (), (unknown,)
     return actions, tuple(
-        PlannedAction(resource=reconciler.name, verb=action.verb, subject=action.subject, description=action.describe())
+        PlannedAction(
+            resource=reconciler.name,
+            verb=action.verb,
+            subject=action.subject,
+            description=action.describe(),
+            fields=action.differences(),
+        )
         for action in actions
     )

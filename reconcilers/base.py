@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 from api.conditions import ConditionType, Reason, Status
-from api.service import Certificate, Component, Finalizer, RouteClaim, Service
+from api.service import Certificate, Component, FieldChange, Finalizer, RouteClaim, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class Action(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line for a person, in the imperative, with the cause where there is one."""
+
+    def differences(self) -> tuple[FieldChange, ...]:
+        """What it mends, field by field: `old` as it was found, `new` as it is wanted. Secrets are masked."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +148,11 @@ class Registry(Protocol):
         """Every host port given to any route on this node."""
         ...
 
-    async def allocate_port(self, service: str, component: str, route: str, port: int) -> None:
+    async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:
         """Gives the port to the route, replacing the one it had. Raises PortTaken."""
         ...
 
-    async def release_port(self, service: str, component: str, route: str) -> None:
+    async def release_port(self, service: str, component: str, route: str, slot: int = 0) -> None:
         """Takes the route's port back."""
         ...
 

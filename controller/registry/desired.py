@@ -38,14 +38,14 @@ class DesiredState:
         _refuse_stale(spec.name, row, expected)
         if row is None:
             change = Change.CREATED
-            row = self._create(transaction.session, spec, now)
+            row = self._create(transaction.session, spec, actor, now)
         elif row.spec != spec:
             change = Change.CONFIGURED
-            _configure(row, spec, now)
+            _configure(row, spec, actor, now)
         else:
             _ask_again(transaction, row, now)
             return self._read(transaction, spec.name), Change.UNCHANGED
-        self._revise(transaction.session, row, actor, now)
+        self._revise(transaction.session, row, now)
         transaction.changed(spec.name, ChangeKind.SPEC)
         self._say(transaction, row, f"{change}", f"generation {row.generation}", actor, now)
         return self._read(transaction, spec.name), change
@@ -89,12 +89,13 @@ class DesiredState:
             raise NotFound(f'there is no service "{name}" on node {self._node}')
         return service
 
-    def _create(self, session: Session, spec: ServiceSpec, now: datetime) -> ServiceRow:
+    def _create(self, session: Session, spec: ServiceSpec, actor: str, now: datetime) -> ServiceRow:
         row = ServiceRow(
             node=self._node,
             name=spec.name,
             uid=str(uuid4()),
             generation=1,
+            actor=actor,
             spec=spec,
             created_at=now,
             updated_at=now,
@@ -108,9 +109,9 @@ class DesiredState:
         session.flush()
         return row
 
-    def _revise(self, session: Session, row: ServiceRow, actor: str, now: datetime) -> None:
+    def _revise(self, session: Session, row: ServiceRow, now: datetime) -> None:
         revision = RevisionRow(
-            node=row.node, service=row.name, generation=row.generation, spec=row.spec, actor=actor, at=now
+            node=row.node, service=row.name, generation=row.generation, spec=row.spec, actor=row.actor, at=now
         )
         session.add(revision)
         session.execute(
@@ -127,8 +128,9 @@ class DesiredState:
         self._timeline.add(transaction, row.name, EventDraft(kind, message, actor, row.generation), now)
 
 
-def _configure(row: ServiceRow, spec: ServiceSpec, now: datetime) -> None:
+def _configure(row: ServiceRow, spec: ServiceSpec, actor: str, now: datetime) -> None:
     row.generation += 1
+    row.actor = actor
     row.spec = spec
     row.updated_at = now
     row.conditions = summarized(row.conditions, row.generation, now)
@@ -137,8 +139,11 @@ def _configure(row: ServiceRow, spec: ServiceSpec, now: datetime) -> None:
 def _ask_again(transaction: Transaction, row: ServiceRow, now: datetime) -> None:
     """What needed a person may have been mended by one: whoever applies the same again wants to know, not to wait."""
     conditions = asked_again(row.conditions, now)
-    if conditions != row.conditions:
+    # A generation whose containers were given up is tried once more.
+    components = tuple(c.model_copy(update={"failed_generation": 0, "failure": ""}) for c in row.components)
+    if conditions != row.conditions or components != row.components:
         row.conditions = summarized(conditions, row.generation, now)
+        row.components = components
         transaction.session.flush()
         transaction.changed(row.name, ChangeKind.SPEC)
 

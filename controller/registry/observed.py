@@ -44,13 +44,15 @@ class ObservedState:
         """Every port given on this node."""
         return frozenset(transaction.session.scalars(select(PortRow.port).where(PortRow.node == self._node)))
 
-    def allocate_port(self, transaction: Transaction, service: str, component: str, route: str, port: int) -> None:
+    def allocate_port(
+        self, transaction: Transaction, service: str, component: str, route: str, port: int, slot: int
+    ) -> None:
         """Gives the port to the route. Raises PortTaken."""
         session = transaction.session
         if not self._exists(session, service):
             return
-        wanted = PortAllocation(component=component, route=route, port=port)
-        row = session.get(PortRow, (self._node, service, component, route), with_for_update=True)
+        wanted = PortAllocation(component=component, route=route, slot=slot, port=port)
+        row = session.get(PortRow, (self._node, service, component, route, slot), with_for_update=True)
         if row is None:
             session.add(PortRow(node=self._node, service=service, **dict(wanted)))
         elif not _fill(row, wanted):
@@ -61,17 +63,24 @@ class ObservedState:
             raise PortTaken(f"port {port} is given to another route") from error
         transaction.changed(service, ChangeKind.PORTS)
 
-    def release_port(self, transaction: Transaction, service: str, component: str, route: str) -> None:
+    def release_port(self, transaction: Transaction, service: str, component: str, route: str, slot: int) -> None:
         """Takes the route's port back."""
-        row = transaction.session.get(PortRow, (self._node, service, component, route))
+        row = transaction.session.get(PortRow, (self._node, service, component, route, slot))
         if row is not None:
             transaction.session.delete(row)
             transaction.changed(service, ChangeKind.PORTS)
 
     def contest_port(self, transaction: Transaction, service: str, component: str, route: str, port: int) -> None:
         """Notes that somebody else has the route's port."""
-        row = transaction.session.get(PortRow, (self._node, service, component, route), with_for_update=True)
-        if row is not None and row.port == port and not row.contested:
+        query = select(PortRow).where(
+            PortRow.node == self._node,
+            PortRow.service == service,
+            PortRow.component == component,
+            PortRow.route == route,
+            PortRow.port == port,
+        )
+        row = transaction.session.scalar(query.with_for_update())
+        if row is not None and not row.contested:
             row.contested = True
             transaction.changed(service, ChangeKind.CONTESTED)
 

@@ -87,7 +87,7 @@ def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
         Service(
             **dict(zip(_OWN, values, strict=True)),
             # Sorted here: databases differ in what comes first.
-            ports=tuple(sorted(ports[name], key=lambda port: (port.component, port.route))),
+            ports=tuple(sorted(ports[name], key=lambda port: (port.component, port.route, port.slot))),
             certificates=tuple(sorted(certificates[name], key=lambda certificate: certificate.hostname)),
             claims=tuple(sorted(claims[name], key=lambda claim: (claim.listener, claim.hostname))),
         )

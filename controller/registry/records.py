@@ -33,6 +33,7 @@ class ConditionUpdate:
     reason: Reason
     message: str
     observed_generation: int
+    next_look_at: datetime | None = None
 
     def is_known_of(self, service: Service) -> bool:
         """Whether the service has this very condition already."""

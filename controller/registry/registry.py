@@ -117,13 +117,13 @@ class Registry:
         """Every host port given to any route on this node."""
         return await self._read(self._observed.allocated_ports)
 
-    async def allocate_port(self, service: str, component: str, route: str, port: int) -> None:
+    async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:
         """Gives the port to the route, replacing the one it had. Raises PortTaken."""
-        await self._write(self._observed.allocate_port, service, component, route, port)
+        await self._write(self._observed.allocate_port, service, component, route, port, slot)
 
-    async def release_port(self, service: str, component: str, route: str) -> None:
+    async def release_port(self, service: str, component: str, route: str, slot: int = 0) -> None:
         """Takes the route's port back."""
-        await self._write(self._observed.release_port, service, component, route)
+        await self._write(self._observed.release_port, service, component, route, slot)
 
     async def contest_port(self, service: str, component: str, route: str, port: int) -> None:
         """Notes that the engine found the route's port taken, if the route still has that port."""

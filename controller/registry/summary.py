@@ -20,6 +20,7 @@ def updated(conditions: Conditions, update: ConditionUpdate, now: datetime) -> C
         message=printable(update.message),
         observed_generation=update.observed_generation,
         last_transition=before.last_transition if before is not None and unmoved else now,
+        next_look_at=update.next_look_at,
     )
     return tuple(by_type[kind] for kind in ConditionType if kind in by_type)
 

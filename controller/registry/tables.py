@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -101,6 +102,7 @@ class ServiceRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     uid: Mapped[str] = mapped_column(unique=True)
     generation: Mapped[int]
+    actor: Mapped[str] = mapped_column(server_default=text("''"))
     spec: Mapped[ServiceSpec] = mapped_column(Json(ServiceSpec))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -134,6 +136,7 @@ class PortRow(Base):
     service: Mapped[str] = mapped_column(primary_key=True)
     component: Mapped[str] = mapped_column(primary_key=True)
     route: Mapped[str] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default=text("0"))
     port: Mapped[int]
     contested: Mapped[bool]
 
@@ -155,6 +158,9 @@ class CertificateRow(Base):
     renew_at: Mapped[datetime]
     cert_path: Mapped[str]
     key_path: Mapped[str]
+    error: Mapped[str] = mapped_column(server_default=text("''"))
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    retry_at: Mapped[datetime | None]
 
 
 class ClaimRow(Base):
@@ -172,6 +178,21 @@ class ClaimRow(Base):
     mode: Mapped[str]
     backend: Mapped[str]
     certificate: Mapped[str]
+
+
+class ImageRow(Base):
+    """An image that this node's MCP pulled: only such may be removed again."""
+
+    __tablename__ = "images"
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(primary_key=True)
+    """As definitions name it."""
+    image_id: Mapped[str]
+    digest: Mapped[str]
+    pulled_at: Mapped[datetime]
+    used_at: Mapped[datetime]
+    """When a container was last made of it."""
 
 
 class EventRow(Base):

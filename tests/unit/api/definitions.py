@@ -4,7 +4,21 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from api.spec import BuildSpec, ComponentSpec, RestartPolicy, RouteMode, RouteSpec, ServiceSpec, SnapshotSpec, Tier
+from api.spec import (
+    BuildSpec,
+    ComponentSpec,
+    HealthSpec,
+    HostNamespace,
+    PullPolicy,
+    RestartPolicy,
+    RouteMode,
+    RouteSpec,
+    ServiceSpec,
+    SnapshotSpec,
+    Strategy,
+    Tier,
+    UpdateSpec,
+)
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -34,6 +48,24 @@ routes = st.builds(
     hostname=st.none() | st.sampled_from(["a.example", "x.y.z"]),
     public=st.booleans(),
 )
+checks = st.one_of(
+    st.builds(
+        HealthSpec,
+        http=st.sampled_from(["/", "/healthz?a=b"]),
+        status=st.none() | st.integers(100, 599),
+        tls=st.booleans(),
+        route=st.none() | names,
+    ),
+    st.builds(HealthSpec, tcp=st.just(True), port=st.none() | st.integers(1, 65535), liveness=st.booleans()),
+    st.builds(
+        HealthSpec,
+        exec=lists(texts).filter(bool),
+        interval=st.sampled_from(["500ms", "1m30s"]),
+        retries=st.integers(1, 100),
+        start_period=st.sampled_from(["0s", "1h"]),
+    ),
+)
+updates = st.builds(UpdateSpec, strategy=st.sampled_from(Strategy), deadline=st.sampled_from(["5m", "90s"]))
 components = st.builds(
     ComponentSpec,
     name=names,
@@ -42,6 +74,23 @@ components = st.builds(
     network=st.none() | texts,
     user=st.none() | texts,
     restart=st.none() | st.sampled_from(RestartPolicy),
+    pull=st.none() | st.sampled_from(PullPolicy),
+    entrypoint=st.none() | lists(texts),
+    working_dir=st.none() | st.just("/srv"),
+    secrets=lists(st.sampled_from(["key", "key:/etc/key"])),
+    labels=st.dictionaries(st.sampled_from(["a", "b c", "d.e"]), texts),
+    extra_hosts=lists(st.sampled_from(["a:10.0.0.1", "b:::1", "c:host-gateway"])),
+    memory=st.none() | st.sampled_from(["512M", "1.5g", "1048576"]),
+    cpus=st.none() | st.floats(0.01, 64),
+    pids=st.none() | st.integers(1, 4194304),
+    read_only=st.booleans(),
+    tmpfs=lists(st.sampled_from(["/tmp", "/run:size=64M,mode=1777"])),
+    cap_drop=lists(st.sampled_from(["ALL", "CAP_CHOWN"])),
+    host_namespaces=lists(st.sampled_from(HostNamespace)),
+    stop_signal=st.none() | st.sampled_from(["SIGINT", "term", "9"]),
+    stop_timeout=st.none() | st.sampled_from(["0s", "10s"]),
+    health=st.none() | checks,
+    update=st.none() | updates,
     ports=lists(ports),
     volumes=st.none() | lists(volumes),
     cmd=lists(texts),
@@ -56,6 +105,7 @@ services = st.builds(
     version=st.none() | versions,
     path=st.none() | texts,
     tier=st.none() | st.sampled_from(Tier),
+    depends_on=lists(st.sampled_from(["no-such-1", "no-such-2"])),
     build=st.none() | st.builds(BuildSpec, images=st.dictionaries(texts, texts, max_size=3)),
     snapshot=st.none() | st.builds(SnapshotSpec, method=st.none() | texts, exclude=lists(texts)),
     components=distinct(components, "name", 1),
@@ -71,6 +121,7 @@ def full() -> ServiceSpec:
         version="v1.0.0",
         path="src/full",
         tier=Tier.CORE,
+        depends_on=("mcias",),
         build=BuildSpec(images={"full": "Dockerfile"}),
         snapshot=SnapshotSpec(method="cp", exclude=("cache",)),
         components=(
@@ -85,7 +136,39 @@ def full() -> ServiceSpec:
                 volumes=("/srv/full:/srv/full",),
                 cmd=("server",),
                 env=("KEY=value",),
+                pull=PullPolicy.NEWER,
+                depends_on=("db",),
+                entrypoint=("/bin/web",),
+                working_dir="/srv",
+                secrets=("key:/etc/key",),
+                labels={"team": "infra"},
+                extra_hosts=("db.example:10.0.0.5",),
+                memory="512M",
+                cpus=0.5,
+                pids=100,
+                read_only=True,
+                tmpfs=("/tmp:size=64M",),
+                cap_drop=("ALL",),
+                cap_add=("NET_BIND_SERVICE",),
+                privileged=True,
+                host_namespaces=(HostNamespace.PID,),
+                stop_signal="SIGINT",
+                stop_timeout="30s",
+                health=HealthSpec(
+                    http="/healthz",
+                    status=204,
+                    tls=True,
+                    route="rest",
+                    interval="5s",
+                    timeout="1s",
+                    retries=5,
+                    start_period="1m",
+                    liveness=False,
+                ),
+                update=UpdateSpec(strategy=Strategy.BLUE_GREEN, deadline="90s", drain="2m"),
                 routes=(RouteSpec(name="rest", port=8443, mode=RouteMode.L7, hostname="full.example", public=True),),
             ),
+            ComponentSpec(name="db", image="db:1", ports=("5432",), health=HealthSpec(tcp=True, port=5432)),
+            ComponentSpec(name="task", image="task:1", health=HealthSpec(exec=("true",))),
         ),
     )

@@ -76,6 +76,7 @@ active = false
 version = "v1.0.0"
 path = "src/full"
 tier = "core"
+depends_on = ["mcias"]
 
 [build.images]
 full = "Dockerfile"
@@ -91,10 +92,46 @@ version = "v1.0.1"
 network = "mcpnet"
 user = "0:0"
 restart = "on-failure"
+pull = "newer"
+depends_on = ["db"]
 ports = ["127.0.0.1:18443:8443"]
 volumes = ["/srv/full:/srv/full"]
 cmd = ["server"]
+entrypoint = ["/bin/web"]
+working_dir = "/srv"
 env = ["KEY=value"]
+secrets = ["key:/etc/key"]
+extra_hosts = ["db.example:10.0.0.5"]
+memory = "512M"
+cpus = 0.5
+pids = 100
+read_only = true
+tmpfs = ["/tmp:size=64M"]
+cap_drop = ["ALL"]
+cap_add = ["NET_BIND_SERVICE"]
+privileged = true
+host_namespaces = ["pid"]
+stop_signal = "SIGINT"
+stop_timeout = "30s"
+
+[components.labels]
+team = "infra"
+
+[components.health]
+http = "/healthz"
+status = 204
+tls = true
+route = "rest"
+interval = "5s"
+timeout = "1s"
+retries = 5
+start_period = "1m"
+liveness = false
+
+[components.update]
+strategy = "blue-green"
+deadline = "90s"
+drain = "2m"
 
 [[components.routes]]
 name = "rest"
@@ -102,6 +139,22 @@ port = 8443
 mode = "l7"
 hostname = "full.example"
 public = true
+
+[[components]]
+name = "db"
+image = "db:1"
+ports = ["5432"]
+
+[components.health]
+tcp = true
+port = 5432
+
+[[components]]
+name = "task"
+image = "task:1"
+
+[components.health]
+exec = ["true"]
 """
     )
 
@@ -220,7 +273,10 @@ volumes = ["../x:/y"]
     ("text", "problem"),
     [
         ("", 'f:1: name: is missing: a service needs it, for example name = "web"'),
-        ("port = true", "f:1: port: is not a field of a service: it belongs in [[components.routes]]"),
+        (
+            "port = true",
+            "f:1: port: is not a field of a service: it belongs in [components.health] or in [[components.routes]]",
+        ),
         ('name = "a"\ncomponents = []', "f:2: components: needs at least one [[components]] table, not an empty list"),
         (
             'name = "a"\n[components]\nname = "b"',

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 from api import locate, manifest
 from api.manifest import load
 from api.notation import toml_value
-from api.spec import BuildSpec, ComponentSpec, RouteSpec, ServiceSpec, SnapshotSpec
+from api.spec import BuildSpec, ComponentSpec, HealthSpec, RouteSpec, ServiceSpec, SnapshotSpec, UpdateSpec
 from scripts import docs
 
 DEFINITION = Path("docs/reference/definition.md")
@@ -19,6 +19,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "build": BuildSpec,
     "snapshot": SnapshotSpec,
     "components": ComponentSpec,
+    "health": HealthSpec,
+    "update": UpdateSpec,
     "routes": RouteSpec,
 }
 
@@ -71,9 +73,12 @@ def test_every_example_of_a_field_is_valid() -> None:
                 '[[components]]\nname = "a"\n' if (title, field) != ("components", "name") else "[[components]]\n"
             )
             head = "" if (title, field) == ("The service", "name") else 'name = "a"\n'
+            check = "" if field in ("http", "tcp", "exec") else 'http = "/"\n'
             text = {
                 "The service": f"{head}{line}\n{component}",
-                "components": f"{head}{component}{line}\n",
+                "components": f'{head}{component}{line}\n[[components]]\nname = "db"\n',
+                "health": f"{head}{component}[components.health]\n{check}{line}\n",
+                "update": f"{head}{component}[components.update]\n{line}\n",
                 "routes": f"{head}{component}[[components.routes]]\n{'' if field == 'port' else 'port = 1'}\n{line}\n",
             }.get(title, f"{head}{component}{tables.get(title, '')}{line}\n")
             assert load(text, example).spec

@@ -24,6 +24,8 @@ OTHER = {
     "MCP_DEFAULTS_NETWORK": "other",
     "MCP_DEFAULTS_USER": "1:1",
     "MCP_DEFAULTS_RESTART": "no",
+    "MCP_DEFAULTS_PULL": "always",
+    "MCP_DEFAULTS_STOP_TIMEOUT": "7s",
     "MCP_DEFAULTS_REGISTRY": "registry.example",
     "MCP_DEFAULTS_ZONE": "example",
     "MCP_DEFAULTS_SERVICE_ROOT": "/data",

@@ -6,7 +6,7 @@ import pytest
 
 from api.manifest import dump, load
 from api.resolve import Defaults, ResolvedService, resolve
-from api.spec import ComponentSpec, RouteSpec, ServiceSpec
+from api.spec import ComponentSpec, HealthSpec, RouteSpec, ServiceSpec, UpdateSpec
 
 FOLDER = Path("examples/services")
 EXAMPLES = sorted(FOLDER.glob("*.toml"))
@@ -36,6 +36,10 @@ def test_the_examples_use_every_field_that_a_definition_has() -> None:
     routes = [route for component in components for route in component.routes]
     assert set().union(*(spec.model_fields_set for spec in specs)) == set(ServiceSpec.model_fields)
     assert set().union(*(component.model_fields_set for component in components)) == set(ComponentSpec.model_fields)
+    health = [component.health for component in components if component.health]
+    assert set().union(*(check.model_fields_set for check in health)) == set(HealthSpec.model_fields) - {"tls"}
+    updates = [component.update for component in components if component.update]
+    assert set().union(*(update.model_fields_set for update in updates)) == set(UpdateSpec.model_fields)
     assert set().union(*(route.model_fields_set for route in routes)) == set(RouteSpec.model_fields)
 
 

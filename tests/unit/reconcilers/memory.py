@@ -44,26 +44,31 @@ class MemoryRegistry:
     async def allocated_ports(self) -> frozenset[int]:
         return frozenset(port.port for service in self.services.values() for port in service.ports)
 
-    async def allocate_port(self, service: str, component: str, route: str, port: int) -> None:
+    async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:
+        wanted = (service, component, route, slot)
         for other in self.services.values():
             for held in other.ports:
-                if held.port == port and (other.name, held.component, held.route) != (service, component, route):
+                if held.port == port and (other.name, held.component, held.route, held.slot) != wanted:
                     raise PortTaken
-        await self.release_port(service, component, route)
+        await self.release_port(service, component, route, slot)
         if service in self.services:
-            allocation = PortAllocation(component=component, route=route, port=port)
+            allocation = PortAllocation(component=component, route=route, slot=slot, port=port)
             self.update(service, ports=(*self[service].ports, allocation))
 
-    async def release_port(self, service: str, component: str, route: str) -> None:
+    async def release_port(self, service: str, component: str, route: str, slot: int = 0) -> None:
         if service in self.services:
-            kept = (p for p in self[service].ports if (p.component, p.route) != (component, route))
+            kept = (p for p in self[service].ports if (p.component, p.route, p.slot) != (component, route, slot))
             self.update(service, ports=tuple(kept))
 
     async def contest_port(self, service: str, component: str, route: str, port: int) -> None:
         if service in self.services:
-            contested = PortAllocation(component=component, route=route, port=port, contested=True)
-            same = contested.model_copy(update={"contested": False})
-            self.update(service, ports=tuple(contested if p == same else p for p in self[service].ports))
+            ports = [
+                p.model_copy(update={"contested": True})
+                if (p.component, p.route, p.port) == (component, route, port)
+                else p
+                for p in self[service].ports
+            ]
+            self.update(service, ports=tuple(ports))
 
     async def record_certificate(self, service: str, certificate: Certificate) -> None:
         holder = await self.certificate_holder(certificate.cert_path)

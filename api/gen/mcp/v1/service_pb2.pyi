@@ -28,6 +28,7 @@ class Service(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
@@ -42,6 +43,7 @@ class Service(_message.Message):
     name: _builtins.str
     node: _builtins.str
     generation: _builtins.int
+    actor: _builtins.str
     @_builtins.property
     def spec(self) -> _spec_pb2.ServiceSpec: ...
     @_builtins.property
@@ -69,6 +71,7 @@ class Service(_message.Message):
         name: _builtins.str = ...,
         node: _builtins.str = ...,
         generation: _builtins.int = ...,
+        actor: _builtins.str = ...,
         spec: _spec_pb2.ServiceSpec | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
@@ -82,7 +85,7 @@ class Service(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "spec", b"spec", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "spec", b"spec", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,6 +101,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     LAST_TRANSITION_FIELD_NUMBER: _builtins.int
+    NEXT_LOOK_AT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     status: _builtins.str
     """"True", "False" or "Unknown"."""
@@ -106,6 +110,8 @@ class Condition(_message.Message):
     observed_generation: _builtins.int
     @_builtins.property
     def last_transition(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def next_look_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -115,10 +121,11 @@ class Condition(_message.Message):
         message: _builtins.str = ...,
         observed_generation: _builtins.int = ...,
         last_transition: _timestamp_pb2.Timestamp | None = ...,
+        next_look_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_transition", b"last_transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_transition", b"last_transition", "next_look_at", b"next_look_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_transition", b"last_transition", "message", b"message", "observed_generation", b"observed_generation", "reason", b"reason", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_transition", b"last_transition", "message", b"message", "next_look_at", b"next_look_at", "observed_generation", b"observed_generation", "reason", b"reason", "status", b"status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,10 +138,12 @@ class PortAllocation(_message.Message):
     COMPONENT_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     CONTESTED_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     route: _builtins.str
     port: _builtins.int
+    slot: _builtins.int
     contested: _builtins.bool
     def __init__(
         self,
@@ -142,11 +151,12 @@ class PortAllocation(_message.Message):
         component: _builtins.str = ...,
         route: _builtins.str = ...,
         port: _builtins.int = ...,
+        slot: _builtins.int = ...,
         contested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "contested", b"contested", "port", b"port", "route", b"route"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "contested", b"contested", "port", b"port", "route", b"route", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,18 +175,25 @@ class Certificate(_message.Message):
     RENEW_AT_FIELD_NUMBER: _builtins.int
     CERT_PATH_FIELD_NUMBER: _builtins.int
     KEY_PATH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     issuer: _builtins.str
     serial: _builtins.str
     fingerprint: _builtins.str
     cert_path: _builtins.str
     key_path: _builtins.str
+    error: _builtins.str
+    failures: _builtins.int
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def not_after(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def renew_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def retry_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -189,10 +206,13 @@ class Certificate(_message.Message):
         renew_at: _timestamp_pb2.Timestamp | None = ...,
         cert_path: _builtins.str = ...,
         key_path: _builtins.str = ...,
+        error: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        retry_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["not_after", b"not_after", "not_before", b"not_before", "renew_at", b"renew_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_after", b"not_after", "not_before", b"not_before", "renew_at", b"renew_at", "retry_at", b"retry_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cert_path", b"cert_path", "fingerprint", b"fingerprint", "hostname", b"hostname", "issuer", b"issuer", "key_path", b"key_path", "not_after", b"not_after", "not_before", b"not_before", "renew_at", b"renew_at", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cert_path", b"cert_path", "error", b"error", "failures", b"failures", "fingerprint", b"fingerprint", "hostname", b"hostname", "issuer", b"issuer", "key_path", b"key_path", "not_after", b"not_after", "not_before", b"not_before", "renew_at", b"renew_at", "retry_at", b"retry_at", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +248,8 @@ class Component(_message.Message):
     CONTAINER_NAME_FIELD_NUMBER: _builtins.int
     CONTAINER_ID_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
@@ -235,21 +257,32 @@ class Component(_message.Message):
     RESTARTS_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LAST_WORDS_FIELD_NUMBER: _builtins.int
+    FAILED_GENERATION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     container_name: _builtins.str
     container_id: _builtins.str
     image: _builtins.str
+    digest: _builtins.str
+    slot: _builtins.int
     state: _builtins.str
     ready: _builtins.bool
     generation: _builtins.int
     restarts: _builtins.int
     exit_code: _builtins.int
     message: _builtins.str
+    last_words: _builtins.str
+    failed_generation: _builtins.int
+    failure: _builtins.str
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedPort]: ...
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def retry_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -257,6 +290,8 @@ class Component(_message.Message):
         container_name: _builtins.str = ...,
         container_id: _builtins.str = ...,
         image: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        slot: _builtins.int = ...,
         state: _builtins.str = ...,
         ready: _builtins.bool = ...,
         generation: _builtins.int = ...,
@@ -264,11 +299,15 @@ class Component(_message.Message):
         restarts: _builtins.int = ...,
         exit_code: _builtins.int | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
+        retry_at: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        last_words: _builtins.str = ...,
+        failed_generation: _builtins.int = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "retry_at", b"retry_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "container_id", b"container_id", "container_name", b"container_name", "exit_code", b"exit_code", "generation", b"generation", "image", b"image", "message", b"message", "name", b"name", "ports", b"ports", "ready", b"ready", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "container_id", b"container_id", "container_name", b"container_name", "digest", b"digest", "exit_code", b"exit_code", "failed_generation", b"failed_generation", "failure", b"failure", "generation", b"generation", "image", b"image", "last_words", b"last_words", "message", b"message", "name", b"name", "ports", b"ports", "ready", b"ready", "restarts", b"restarts", "retry_at", b"retry_at", "slot", b"slot", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -394,10 +433,13 @@ class PlannedAction(_message.Message):
     VERB_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
     verb: _builtins.str
     subject: _builtins.str
     description: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]: ...
     def __init__(
         self,
         *,
@@ -405,10 +447,11 @@ class PlannedAction(_message.Message):
         verb: _builtins.str = ...,
         subject: _builtins.str = ...,
         description: _builtins.str = ...,
+        fields: _abc.Iterable[Global___FieldChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "resource", b"resource", "subject", b"subject", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fields", b"fields", "resource", b"resource", "subject", b"subject", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

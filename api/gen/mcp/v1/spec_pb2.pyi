@@ -50,6 +50,7 @@ class ServiceSpec(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
     BUILD_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
@@ -60,6 +61,8 @@ class ServiceSpec(_message.Message):
     path: _builtins.str
     tier: _builtins.str
     """"core" or "worker"."""
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def build(self) -> Global___BuildSpec: ...
     @_builtins.property
@@ -75,13 +78,14 @@ class ServiceSpec(_message.Message):
         version: _builtins.str | None = ...,
         path: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
         build: Global___BuildSpec | None = ...,
         snapshot: Global___SnapshotSpec | None = ...,
         components: _abc.Iterable[Global___ComponentSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_node", b"_node", "_path", b"_path", "_tier", b"_tier", "_version", b"_version", "build", b"build", "node", b"node", "path", b"path", "snapshot", b"snapshot", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_node", b"_node", "_path", b"_path", "_tier", b"_tier", "_version", b"_version", "active", b"active", "build", b"build", "components", b"components", "name", b"name", "node", b"node", "path", b"path", "snapshot", b"snapshot", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_node", b"_node", "_path", b"_path", "_tier", b"_tier", "_version", b"_version", "active", b"active", "build", b"build", "components", b"components", "depends_on", b"depends_on", "name", b"name", "node", b"node", "path", b"path", "snapshot", b"snapshot", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__node: _TypeAlias = _typing.Literal["node"]  # noqa: Y015
     _WhichOneofArgType__node: _TypeAlias = _typing.Literal["_node", b"_node"]  # noqa: Y015
@@ -173,16 +177,56 @@ Global___SnapshotSpec: _TypeAlias = SnapshotSpec  # noqa: Y015
 class ComponentSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     VOLUMES_FIELD_NUMBER: _builtins.int
     CMD_FIELD_NUMBER: _builtins.int
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    TMPFS_FIELD_NUMBER: _builtins.int
+    CAP_DROP_FIELD_NUMBER: _builtins.int
+    CAP_ADD_FIELD_NUMBER: _builtins.int
+    PRIVILEGED_FIELD_NUMBER: _builtins.int
+    HOST_NAMESPACES_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     image: _builtins.str
@@ -191,6 +235,20 @@ class ComponentSpec(_message.Message):
     user: _builtins.str
     restart: _builtins.str
     """"no", "on-failure", "always" or "unless-stopped"."""
+    pull: _builtins.str
+    """"missing", "always", "never" or "newer"."""
+    working_dir: _builtins.str
+    memory: _builtins.str
+    """As written: "512M"."""
+    cpus: _builtins.float
+    pids: _builtins.int
+    read_only: _builtins.bool
+    privileged: _builtins.bool
+    stop_signal: _builtins.str
+    stop_timeout: _builtins.str
+    """As written: "10s", as all durations."""
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -198,7 +256,33 @@ class ComponentSpec(_message.Message):
     @_builtins.property
     def cmd(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
+    def entrypoint(self) -> Global___StringList: ...
+    @_builtins.property
     def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"name" or "name:/path"."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def extra_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"name:address"."""
+
+    @_builtins.property
+    def tmpfs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def cap_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def cap_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def host_namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"pid", "ipc" or "uts"."""
+
+    @_builtins.property
+    def health(self) -> Global___HealthSpec: ...
+    @_builtins.property
+    def update(self) -> Global___UpdateSpec: ...
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteSpec]: ...
     def __init__(
@@ -210,38 +294,180 @@ class ComponentSpec(_message.Message):
         network: _builtins.str | None = ...,
         user: _builtins.str | None = ...,
         restart: _builtins.str | None = ...,
+        pull: _builtins.str | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
         ports: _abc.Iterable[_builtins.str] | None = ...,
         volumes: Global___StringList | None = ...,
         cmd: _abc.Iterable[_builtins.str] | None = ...,
+        entrypoint: Global___StringList | None = ...,
+        working_dir: _builtins.str | None = ...,
         env: _abc.Iterable[_builtins.str] | None = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        memory: _builtins.str | None = ...,
+        cpus: _builtins.float | None = ...,
+        pids: _builtins.int | None = ...,
+        read_only: _builtins.bool = ...,
+        tmpfs: _abc.Iterable[_builtins.str] | None = ...,
+        cap_drop: _abc.Iterable[_builtins.str] | None = ...,
+        cap_add: _abc.Iterable[_builtins.str] | None = ...,
+        privileged: _builtins.bool = ...,
+        host_namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        stop_signal: _builtins.str | None = ...,
+        stop_timeout: _builtins.str | None = ...,
+        health: Global___HealthSpec | None = ...,
+        update: Global___UpdateSpec | None = ...,
         routes: _abc.Iterable[Global___RouteSpec] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_network", b"_network", "_restart", b"_restart", "_user", b"_user", "_version", b"_version", "image", b"image", "network", b"network", "restart", b"restart", "user", b"user", "version", b"version", "volumes", b"volumes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "cpus", b"cpus", "entrypoint", b"entrypoint", "health", b"health", "image", b"image", "memory", b"memory", "network", b"network", "pids", b"pids", "pull", b"pull", "restart", b"restart", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image", b"_image", "_network", b"_network", "_restart", b"_restart", "_user", b"_user", "_version", b"_version", "cmd", b"cmd", "env", b"env", "image", b"image", "name", b"name", "network", b"network", "ports", b"ports", "restart", b"restart", "routes", b"routes", "user", b"user", "version", b"version", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cmd", b"cmd", "cpus", b"cpus", "depends_on", b"depends_on", "entrypoint", b"entrypoint", "env", b"env", "extra_hosts", b"extra_hosts", "health", b"health", "host_namespaces", b"host_namespaces", "image", b"image", "labels", b"labels", "memory", b"memory", "name", b"name", "network", b"network", "pids", b"pids", "ports", b"ports", "privileged", b"privileged", "pull", b"pull", "read_only", b"read_only", "restart", b"restart", "routes", b"routes", "secrets", b"secrets", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tmpfs", b"tmpfs", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
+    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
     _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
+    _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
+    _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
     _WhichOneofReturnType__network: _TypeAlias = _typing.Literal["network"]  # noqa: Y015
     _WhichOneofArgType__network: _TypeAlias = _typing.Literal["_network", b"_network"]  # noqa: Y015
+    _WhichOneofReturnType__pids: _TypeAlias = _typing.Literal["pids"]  # noqa: Y015
+    _WhichOneofArgType__pids: _TypeAlias = _typing.Literal["_pids", b"_pids"]  # noqa: Y015
+    _WhichOneofReturnType__pull: _TypeAlias = _typing.Literal["pull"]  # noqa: Y015
+    _WhichOneofArgType__pull: _TypeAlias = _typing.Literal["_pull", b"_pull"]  # noqa: Y015
     _WhichOneofReturnType__restart: _TypeAlias = _typing.Literal["restart"]  # noqa: Y015
     _WhichOneofArgType__restart: _TypeAlias = _typing.Literal["_restart", b"_restart"]  # noqa: Y015
+    _WhichOneofReturnType__stop_signal: _TypeAlias = _typing.Literal["stop_signal"]  # noqa: Y015
+    _WhichOneofArgType__stop_signal: _TypeAlias = _typing.Literal["_stop_signal", b"_stop_signal"]  # noqa: Y015
+    _WhichOneofReturnType__stop_timeout: _TypeAlias = _typing.Literal["stop_timeout"]  # noqa: Y015
+    _WhichOneofArgType__stop_timeout: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout"]  # noqa: Y015
     _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
     _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    _WhichOneofReturnType__working_dir: _TypeAlias = _typing.Literal["working_dir"]  # noqa: Y015
+    _WhichOneofArgType__working_dir: _TypeAlias = _typing.Literal["_working_dir", b"_working_dir"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network) -> _WhichOneofReturnType__network | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pids) -> _WhichOneofReturnType__pids | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pull) -> _WhichOneofReturnType__pull | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__restart) -> _WhichOneofReturnType__restart | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_signal) -> _WhichOneofReturnType__stop_signal | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_timeout) -> _WhichOneofReturnType__stop_timeout | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__working_dir) -> _WhichOneofReturnType__working_dir | None: ...
 
 Global___ComponentSpec: _TypeAlias = ComponentSpec  # noqa: Y015
+
+@_typing.final
+class HealthSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    START_PERIOD_FIELD_NUMBER: _builtins.int
+    LIVENESS_FIELD_NUMBER: _builtins.int
+    http: _builtins.str
+    status: _builtins.int
+    tls: _builtins.bool
+    tcp: _builtins.bool
+    route: _builtins.str
+    port: _builtins.int
+    interval: _builtins.str
+    timeout: _builtins.str
+    retries: _builtins.int
+    start_period: _builtins.str
+    liveness: _builtins.bool
+    @_builtins.property
+    def exec(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        http: _builtins.str | None = ...,
+        status: _builtins.int | None = ...,
+        tls: _builtins.bool = ...,
+        tcp: _builtins.bool = ...,
+        exec: _abc.Iterable[_builtins.str] | None = ...,
+        route: _builtins.str | None = ...,
+        port: _builtins.int | None = ...,
+        interval: _builtins.str = ...,
+        timeout: _builtins.str = ...,
+        retries: _builtins.int = ...,
+        start_period: _builtins.str = ...,
+        liveness: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_http", b"_http", "_port", b"_port", "_route", b"_route", "_status", b"_status", "http", b"http", "port", b"port", "route", b"route", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_http", b"_http", "_port", b"_port", "_route", b"_route", "_status", b"_status", "exec", b"exec", "http", b"http", "interval", b"interval", "liveness", b"liveness", "port", b"port", "retries", b"retries", "route", b"route", "start_period", b"start_period", "status", b"status", "tcp", b"tcp", "timeout", b"timeout", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__http: _TypeAlias = _typing.Literal["http"]  # noqa: Y015
+    _WhichOneofArgType__http: _TypeAlias = _typing.Literal["_http", b"_http"]  # noqa: Y015
+    _WhichOneofReturnType__port: _TypeAlias = _typing.Literal["port"]  # noqa: Y015
+    _WhichOneofArgType__port: _TypeAlias = _typing.Literal["_port", b"_port"]  # noqa: Y015
+    _WhichOneofReturnType__route: _TypeAlias = _typing.Literal["route"]  # noqa: Y015
+    _WhichOneofArgType__route: _TypeAlias = _typing.Literal["_route", b"_route"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__http) -> _WhichOneofReturnType__http | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__port) -> _WhichOneofReturnType__port | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__route) -> _WhichOneofReturnType__route | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___HealthSpec: _TypeAlias = HealthSpec  # noqa: Y015
+
+@_typing.final
+class UpdateSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    """"recreate" or "blue-green"."""
+    deadline: _builtins.str
+    drain: _builtins.str
+    def __init__(
+        self,
+        *,
+        strategy: _builtins.str = ...,
+        deadline: _builtins.str = ...,
+        drain: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "drain", b"drain", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSpec: _TypeAlias = UpdateSpec  # noqa: Y015
 
 @_typing.final
 class RouteSpec(_message.Message):
