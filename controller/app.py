@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.errors import Refused, RegistryUnavailable
 from api.service import Service
@@ -203,10 +202,9 @@ async def _open_ca(settings: Settings) -> EmbeddedCa:
 async def _tls(settings: Settings, ca: EmbeddedCa) -> listen.Tls | None:
     if not settings.api.listen:
         return None
-    key = ec.generate_private_key(ec.SECP256R1())
-    chain = await ca.issue("localhost", key, _API_LIFETIME)
-    pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
-    return listen.Tls(settings.api.listen, pem, private_pem(key))
+    issued = await ca.issue("localhost", _API_LIFETIME)
+    pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in issued.chain)
+    return listen.Tls(settings.api.listen, pem, private_pem(issued.key))
 
 
 def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...] | None:

@@ -13,12 +13,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reconcilers.base import Clock
 from reconcilers.certs.files import Content, Files, read
-from reconcilers.certs.issuer import Chain, IssueFailed
+from reconcilers.certs.issuer import Chain, Issued, IssueFailed, PrivateKey, Window
+from reconcilers.certs.path import verify_path
 
 _CA_LIFE = timedelta(days=3652)
 _CA_BACKDATE = timedelta(days=1)
@@ -39,7 +39,6 @@ class EmbeddedCa:
         self.certificate = certificate
         self._key = key
         self._clock = clock
-        self._store = verification.Store([certificate])
 
     @classmethod
     def open(cls, folder: Path, node: str, clock: Clock) -> Self:
@@ -56,8 +55,21 @@ class EmbeddedCa:
         """Its subject."""
         return self.certificate.subject.rfc4514_string()
 
-    async def issue(self, hostname: str, key: ec.EllipticCurvePrivateKey, lifetime: timedelta) -> Chain:
-        """Leaf and root; the root is sent too, as a leaf alone fails with proxies that want the full chain."""
+    @property
+    def at_hand(self) -> bool:
+        """Always."""
+        return True
+
+    async def issue(self, hostname: str, lifetime: timedelta) -> Issued:
+        """A certificate with a new key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return Issued(key, self.sign(hostname, key, lifetime))
+
+    def sign(self, hostname: str, key: PrivateKey, lifetime: timedelta) -> Chain:
+        """Leaf and root; the root is sent too, as a leaf alone fails with proxies that want the full chain.
+
+        Raises IssueFailed once the CA has expired.
+        """
         now = self._clock()
         last = self.certificate.not_valid_after_utc
         if now >= last:
@@ -89,16 +101,14 @@ class EmbeddedCa:
 
     def verify(self, hostname: str, chain: Chain) -> None:
         """Raises IssueFailed unless a TLS client that trusts our root accepts the chain at this moment."""
-        verifier = (
-            verification.PolicyBuilder()
-            .store(self._store)
-            .time(self._clock())
-            .build_server_verifier(x509.DNSName(hostname))
-        )
-        try:
-            verifier.verify(chain[0], list(chain[1:]))
-        except verification.VerificationError as error:
-            raise IssueFailed(f"the certificate issued for {hostname} does not hold: {error}") from error
+        verify_path(hostname, chain, [self.certificate], self._clock())
+
+    async def window(self, leaf: x509.Certificate) -> Window | None:  # noqa: ARG002  # the protocol's
+        """None: it has no reason to have one renewed early."""
+        return None
+
+    def settle(self, hostname: str) -> None:
+        """Nothing: it has no orders."""
 
 
 def _load_or_make_key(path: Path, certificate: Path) -> ec.EllipticCurvePrivateKey:
@@ -165,7 +175,7 @@ def _root(key: ec.EllipticCurvePrivateKey, node: str, now: datetime) -> x509.Cer
     )
 
 
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: PrivateKey) -> bytes:
     """PKCS#8, not encrypted: its protection is the file's mode."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -3,19 +3,28 @@
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
 from reconcilers.certs.ca import private_pem
 from reconcilers.certs.files import Content, Files, read
-from reconcilers.certs.issuer import Chain, Issuer
-from reconcilers.certs.plan import Pair, Site
+from reconcilers.certs.issuer import Chain, Issued
+from reconcilers.certs.ledger import fingerprint_of
+from reconcilers.certs.model import Pair, Site
 
 
-def observe(site: Site, issuer: Issuer) -> Pair:
+class Origins(Protocol):
+    """Who knows where certificates are from."""
+
+    def origin(self, leaf: x509.Certificate) -> tuple[bool, str]:
+        """Whether it is ours, and the name of its issuer where that only stands in."""
+        ...
+
+
+def observe(site: Site, origins: Origins) -> Pair:
     """What lies at a site. Raises OSError where that cannot be known, which is never the same as nothing."""
     certificate, key = read(Path(site.cert_path)), read(Path(site.key_path))
     if certificate is None:
@@ -26,19 +35,31 @@ def observe(site: Site, issuer: Issuer) -> Pair:
     except ValueError:
         digest = sha256(certificate).hexdigest()
         return Pair(True, key is not None, digest, problem="its certificate file holds no certificate")
-    problem = "its key file is missing" if key is None else key_problem(chain[0], key) or chain_problem(site, chain)
-    return of_chain(chain, issuer, problem=problem, has_key=key is not None)
+    problem = "its key file is missing"
+    if key is not None:
+        problem = key_problem(chain[0], key) or chain_problem(site.hostname, chain)
+    return of_chain(chain, origins, problem=problem, has_key=key is not None)
 
 
-def of_chain(chain: Chain, issuer: Issuer, *, problem: str = "", has_key: bool = True) -> Pair:
+def leaf_at(site: Site) -> x509.Certificate | None:
+    """The certificate at a site; None where there is none that can be read. Raises OSError."""
+    try:
+        return x509.load_pem_x509_certificate(read(Path(site.cert_path)) or b"")
+    except ValueError:
+        return None
+
+
+def of_chain(chain: Chain, origins: Origins, *, problem: str = "", has_key: bool = True) -> Pair:
     """What the planner knows of a chain that lies at a site."""
     leaf = chain[0]
+    ours, stands_in = origins.origin(leaf)
     return Pair(
         has_cert=True,
         has_key=has_key,
-        fingerprint=leaf.fingerprint(hashes.SHA256()).hex(),
+        fingerprint=fingerprint_of(leaf),
         problem=problem,
-        ours=issuer.issued(leaf),
+        ours=ours,
+        stands_in=stands_in,
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         serial=f"{leaf.serial_number:x}",
@@ -55,26 +76,25 @@ def key_problem(leaf: x509.Certificate, key: bytes) -> str:
     return "" if matches else "it does not match its key"
 
 
-def chain_problem(site: Site, chain: Chain) -> str:
-    """What keeps a chain from being accepted for the site's hostname, if anything; its time is not looked at."""
-    if not _covers(chain[0], site.hostname):
+def chain_problem(hostname: str, chain: Chain) -> str:
+    """What keeps a chain from being accepted for the hostname, if anything; its time is not looked at."""
+    if not _covers(chain[0], hostname):
         return "it is for other names"
     # A self-signed certificate is complete by itself.
     links = pairwise(chain) if len(chain) > 1 else [(chain[0], chain[0])]
     return "" if all(_signed(lower, upper) for lower, upper in links) else "its chain is incomplete"
 
 
-def lay_down(files: Files, site: Site, key: ec.EllipticCurvePrivateKey, chain: Chain) -> None:
+def lay_down(files: Files, site: Site, issued: Issued) -> None:
     """Puts a pair in place, making the folder where it is missing. Raises OSError.
 
     The key goes first: nobody meets the new certificate without it. Dying in
     between leaves a pair that does not match, which is seen and mended.
     """
-    certificate = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
+    certificate = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in issued.chain)
     Path(site.cert_path).parent.mkdir(parents=True, exist_ok=True)
-    files.replace(
-        [Content(Path(site.key_path), private_pem(key), 0o600), Content(Path(site.cert_path), certificate, 0o644)]
-    )
+    key = Content(Path(site.key_path), private_pem(issued.key), 0o600)
+    files.replace([key, Content(Path(site.cert_path), certificate, 0o644)])
 
 
 def take_away(files: Files, site: Site) -> None:

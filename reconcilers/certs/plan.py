@@ -1,145 +1,33 @@
-"""Which certificate is issued, noted or removed: the whole decision, and nothing but the decision."""
+"""Which certificate is ordered, issued, noted or removed: the whole decision, and nothing but the decision."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from api.conditions import Reason, Status
 from api.resolve import ResolvedService, default_hostname
 from api.service import Certificate, Finalizer, Service
 from api.spec import RouteMode
 from reconcilers.base import NOT_NEEDED, Action, Outcome, Plan
+from reconcilers.certs.actions import Forget, Issue, Note, Order, Postpone, Remove, Reschedule, moment
+from reconcilers.certs.model import PROVIDED, RENEWAL, Observed, Pair, Policy, Site, renewal_of, retry_at, urgent_from
 
-PROVIDED = "provided by the operator"
-"""Stands in a record's `issuer` where the files are not ours."""
-
-RENEWAL = 2 / 3
-"""The part of its life after which a certificate is renewed."""
-
-_EVER = datetime.max.replace(tzinfo=UTC)
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS})
 _ROUTE_GOES = timedelta(seconds=1)
 _CONFLICT_ENDS = timedelta(seconds=5)
+_STILL_RUNNING = timedelta(seconds=30)
+"""Only a safety net: the end of an attempt wakes its service."""
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """Where the certificate of one hostname lies by convention."""
+class _Decision:
+    """What is done about one site, and what can then be said of it."""
 
-    hostname: str
-    cert_path: str
-    key_path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """What was found at a site."""
-
-    has_cert: bool = False
-    has_key: bool = False
-    fingerprint: str = ""
-    """SHA-256 of the leaf's DER, or of a file that holds no certificate; empty: there is no certificate file."""
-    problem: str = ""
-    """What keeps it from serving its hostname, whatever the time; "it ..."."""
-    ours: bool = False
-    """Signed by our issuer as it is now: nobody else could have made it."""
-    not_before: datetime = _EVER
-    not_after: datetime = _EVER
-    serial: str = ""
-
-    @property
-    def exists(self) -> bool:
-        """Whether anything is there."""
-        return self.has_cert or self.has_key
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateAction(Action):
-    """Something to do about the certificate at one site."""
-
-    site: Site
-
-    @property
-    def subject(self) -> str:
-        """The hostname."""
-        return self.site.hostname
-
-
-@dataclass(frozen=True, slots=True)
-class Issue(CertificateAction):
-    """Has a certificate issued and lays it down, over what is there."""
-
-    cause: str
-    verb: ClassVar[str] = "issued"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"issue a certificate for {self.subject} ({self.cause})"
-
-
-@dataclass(frozen=True, slots=True)
-class Note(CertificateAction):
-    """Records the good pair that is there already."""
-
-    fingerprint: str
-    provided: bool
-    verb: ClassVar[str] = "noted"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        origin = PROVIDED if self.provided else "issued before"
-        return f"use the certificate for {self.subject} at {self.site.cert_path} ({origin})"
-
-
-@dataclass(frozen=True, slots=True)
-class Remove(CertificateAction):
-    """Removes the files of a record of ours, and the record."""
-
-    fingerprint: str
-    verb: ClassVar[str] = "removed"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"remove the certificate for {self.subject}"
-
-
-@dataclass(frozen=True, slots=True)
-class Forget(CertificateAction):
-    """Drops a record and leaves whatever is at its site alone."""
-
-    cause: str
-    verb: ClassVar[str] = "forgot"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"forget the certificate for {self.subject} ({self.cause})"
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What is known of the world: by path of the certificate file."""
-
-    pairs: Mapping[str, Pair]
-    holders: Mapping[str, str]
-    """Sites that other services hold."""
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """The pair that is there is good until `until`; `note` is what the registry does not know of it yet."""
-
-    until: datetime
-    provided: bool
-    note: Note | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Conflict:
-    """The site is somebody else's."""
-
-    message: str
+    action: Action | None = None
+    look_again: timedelta | None = None
+    status: Status = Status.TRUE
+    reason: Reason = Reason.CONVERGED
+    message: str = ""
 
 
 def sites(desired: ResolvedService, zone: str, cert_dir: str) -> tuple[Site, ...]:
@@ -153,29 +41,15 @@ def sites(desired: ResolvedService, zone: str, cert_dir: str) -> tuple[Site, ...
     )
 
 
-def plan(service: Service, wanted: Sequence[Site], observed: Observed, lifetime: timedelta) -> Plan:
-    """What to do for a service that wants certificates at these sites; those issued now live for `lifetime`."""
-    decisions = [_decide(service, site, wanted, observed) for site in wanted]
-    used = [decision for decision in decisions if isinstance(decision, _Use)]
-    issues = [decision for decision in decisions if isinstance(decision, Issue)]
+def plan(service: Service, wanted: Sequence[Site], observed: Observed, policy: Policy) -> Plan:
+    """What to do for a service that wants certificates at these sites."""
+    decisions = [_decide(service, site, wanted, observed, policy) for site in wanted]
     removals, waits = _drop(service, wanted, observed)
-    look_again = [max(decision.until - observed.now, timedelta()) for decision in used]
-    look_again += [lifetime * RENEWAL] if issues else []
-    look_again += [_ROUTE_GOES] if waits else []
-    conflicts = [decision.message for decision in decisions if isinstance(decision, _Conflict)]
-    if conflicts:
-        outcome = Outcome(Status.FALSE, Reason.CONFLICT, "; ".join(conflicts), min([_CONFLICT_ENDS, *look_again]))
-    else:
-        provided = [site.hostname for site, decision in zip(wanted, decisions, strict=True) if _is_provided(decision)]
-        outcome = Outcome(
-            Status.TRUE,
-            Reason.CONVERGED if wanted else Reason.NOT_NEEDED,
-            f"{', '.join(provided)}: {PROVIDED}" if provided else "",
-            min(look_again, default=None),
-        )
-    notes = [decision.note for decision in used if decision.note]
     # A record that stands in the place of another one goes first: a site has one record.
-    return Plan((*removals, *notes, *issues), outcome)
+    notes = [decision.action for decision in decisions if isinstance(decision.action, Note)]
+    others = [decision.action for decision in decisions if decision.action and not isinstance(decision.action, Note)]
+    look_again = [_ROUTE_GOES] if waits else []
+    return Plan((*removals, *notes, *others), _outcome(decisions, look_again))
 
 
 def plan_deletion(service: Service, observed: Observed) -> Plan:
@@ -186,49 +60,130 @@ def plan_deletion(service: Service, observed: Observed) -> Plan:
     return Plan(tuple(_removal(record, observed) for record in service.certificates), NOT_NEEDED)
 
 
-def due(not_before: datetime, not_after: datetime) -> datetime:
-    """When a certificate of ours with these dates is renewed."""
-    return not_before + (not_after - not_before) * RENEWAL
+def _outcome(decisions: Sequence[_Decision], look_again: list[timedelta]) -> Outcome:
+    """The worst that any decision says, with all that is said of the same kind."""
+    look_again = [*look_again, *(decision.look_again for decision in decisions if decision.look_again is not None)]
+    after = min(look_again, default=None)
+    for reason in (Reason.CONFLICT, Reason.CERTIFICATE_FAILED, Reason.PROGRESSING):
+        found = [decision for decision in decisions if decision.reason is reason]
+        if found:
+            return Outcome(found[0].status, reason, "; ".join(decision.message for decision in found), after)
+    message = "; ".join(decision.message for decision in decisions if decision.message)
+    return Outcome(Status.TRUE, Reason.CONVERGED if decisions else Reason.NOT_NEEDED, message, after)
 
 
-def _decide(service: Service, site: Site, wanted: Sequence[Site], observed: Observed) -> Issue | _Use | _Conflict:
+def _decide(service: Service, site: Site, wanted: Sequence[Site], observed: Observed, policy: Policy) -> _Decision:
     if holder := observed.holders.get(site.cert_path):
-        return _Conflict(f'{site.cert_path} is needed for {site.hostname}, and service "{holder}" holds it')
+        return _conflict(f'{site.cert_path} is needed for {site.hostname}, and service "{holder}" holds it')
     first = next(other for other in wanted if other.cert_path == site.cert_path)
     if first is not site:
-        return _Conflict(f"{site.cert_path} is needed for both {first.hostname} and {site.hostname}")
+        return _conflict(f"{site.cert_path} is needed for both {first.hostname} and {site.hostname}")
     record = service.certificate(site.hostname)
     if record is not None and record.cert_path != site.cert_path:
         record = None
-    return _decide_by_pair(record, site, observed.pairs[site.cert_path], observed.now)
+    return _decide_by_pair(record, site, observed, policy)
 
 
-def _decide_by_pair(record: Certificate | None, site: Site, pair: Pair, now: datetime) -> Issue | _Use | _Conflict:
+def _decide_by_pair(record: Certificate | None, site: Site, observed: Observed, policy: Policy) -> _Decision:
+    pair, now = observed.pairs[site.cert_path], observed.now
     if not pair.exists:
-        return Issue(site, "there is none")
-    if pair.ours:
-        problem = pair.problem or _expiry(pair, now) or _renewal(pair, now)
-        return Issue(site, problem) if problem else _use(record, site, pair)
+        return _obtain(record, site, "there is none", observed, policy)
     problem = pair.problem or _expiry(pair, now)
-    if record is not None and record.issuer != PROVIDED and (problem or record.fingerprint == pair.fingerprint):
-        return Issue(site, problem or "it is from another CA")
+    managed = record is not None and record.issuer != PROVIDED
+    if pair.ours:
+        cause = problem or _renewal(record, pair, observed)
+        if cause and not policy.at_hand and pair.serves(now) and not _is_noted(record, pair):
+            # Others shall know what serves for as long as another one takes.
+            return replace(_use(record, site, observed), look_again=timedelta())
+        return _obtain(record, site, cause, observed, policy) if cause else _use(record, site, observed)
+    if record is not None and managed and (problem or record.fingerprint == pair.fingerprint):
+        return _obtain(record, site, problem or "it is from another CA", observed, policy)
     # A good pair of somebody else's is used, even in the place of ours: its key may exist nowhere else.
     if problem:
-        return _Conflict(
+        return _conflict(
             f"{site.cert_path} is not ours and cannot serve {site.hostname}: {problem}; mend it or take it away"
         )
-    return _use(record, site, pair)
+    return _use(record, site, observed)
 
 
-def _use(record: Certificate | None, site: Site, pair: Pair) -> _Use:
+def _conflict(message: str) -> _Decision:
+    return _Decision(None, _CONFLICT_ENDS, Status.FALSE, Reason.CONFLICT, message)
+
+
+def _use(record: Certificate | None, site: Site, observed: Observed) -> _Decision:
+    """The pair that is there is good; the registry may not know of it yet."""
+    pair = observed.pairs[site.cert_path]
     provided = not pair.ours
-    noted = record is not None and record.fingerprint == pair.fingerprint and (record.issuer == PROVIDED) == provided
-    until = pair.not_after if provided else due(pair.not_before, pair.not_after)
-    return _Use(until, provided, None if noted else Note(site, pair.fingerprint, provided))
+    until = pair.not_after if provided else renewal_of(pair, record, observed)
+    action: Action | None = None
+    if record is None or not _is_noted(record, pair):
+        action = Note(site, pair.fingerprint, provided)
+    elif not provided and until < record.renew_at:
+        action = Reschedule(site, until)
+    message = f"{site.hostname}: {PROVIDED}" if provided else ""
+    return _Decision(action, max(until - observed.now, timedelta()), message=message)
 
 
-def _is_provided(decision: Issue | _Use | _Conflict) -> bool:
-    return isinstance(decision, _Use) and decision.provided
+def _is_noted(record: Certificate | None, pair: Pair) -> bool:
+    return (
+        record is not None and record.fingerprint == pair.fingerprint and (record.issuer == PROVIDED) == (not pair.ours)
+    )
+
+
+def _obtain(record: Certificate | None, site: Site, cause: str, observed: Observed, policy: Policy) -> _Decision:
+    """Another certificate is needed: the next step to it."""
+    attempt, now = observed.attempts.get(site.hostname), observed.now
+    if policy.at_hand or (attempt is not None and not attempt.running and not attempt.error):
+        return _Decision(Issue(site, cause), policy.lifetime * RENEWAL)
+    if attempt is not None and attempt.running:
+        return _under_way(None, site, cause, observed, policy)
+    if attempt is not None:
+        pair = observed.pairs[site.cert_path]
+        failures, again = retry_at(record, attempt, policy, now)
+        if policy.stand_in and not _urgent(pair, now):
+            # From then on the second issuer may be asked.
+            again = min(again, urgent_from(pair))
+        return _failing(Postpone(site, attempt.error, failures, again), site, attempt.error, again, observed)
+    if record is not None and (held := _held(record, observed.pairs[site.cert_path], now, policy)):
+        return _failing(None, site, held[0], held[1], observed)
+    return _under_way(Order(site, cause, _urgent(observed.pairs[site.cert_path], now)), site, cause, observed, policy)
+
+
+def _held(record: Certificate, pair: Pair, now: datetime, policy: Policy) -> tuple[str, datetime] | None:
+    """Why no attempt may be made yet, and when one may."""
+    # What was changed in the settings since is not held back by what failed before.
+    if record.retry_at is not None and now < record.retry_at and record.error.startswith(policy.issuer):
+        return record.error, record.retry_at
+    same = record.fingerprint == pair.fingerprint and not pair.problem
+    if same and pair.ours and pair.not_after <= now < record.renew_at:
+        return f"{record.issuer} gave one that lived too short to be renewed in time", record.renew_at
+    return None
+
+
+def _urgent(pair: Pair, now: datetime) -> bool:
+    return not pair.serves(now) or now >= urgent_from(pair)
+
+
+def _under_way(action: Order | None, site: Site, cause: str, observed: Observed, policy: Policy) -> _Decision:
+    origin = policy.issuer or "its issuer"
+    if observed.pairs[site.cert_path].serves(observed.now):
+        message = f"{site.hostname}: a new certificate is being obtained from {origin} ({cause})"
+        return _Decision(action, _STILL_RUNNING, message=message)
+    message = f"a certificate for {site.hostname} is being obtained from {origin}"
+    return _Decision(action, _STILL_RUNNING, Status.FALSE, Reason.PROGRESSING, message)
+
+
+def _failing(action: Postpone | None, site: Site, error: str, again: datetime, observed: Observed) -> _Decision:
+    pair, now = observed.pairs[site.cert_path], observed.now
+    wait = max(again - now, timedelta())
+    if pair.serves(now):
+        message = (
+            f"{site.hostname}: the certificate serves until {moment(pair.not_after)}, but no other can be had: "
+            f"{error}; tried again at {moment(again)}"
+        )
+        return _Decision(action, min(wait, pair.not_after - now), message=message)
+    message = f"no certificate for {site.hostname}: {error}; tried again at {moment(again)}"
+    return _Decision(action, wait, Status.FALSE, Reason.CERTIFICATE_FAILED, message)
 
 
 def _expiry(pair: Pair, now: datetime) -> str:
@@ -237,8 +192,10 @@ def _expiry(pair: Pair, now: datetime) -> str:
     return f"it is not valid before {pair.not_before:%Y-%m-%d %H:%M}" if now < pair.not_before else ""
 
 
-def _renewal(pair: Pair, now: datetime) -> str:
-    return "it is due for renewal" if now >= due(pair.not_before, pair.not_after) else ""
+def _renewal(record: Certificate | None, pair: Pair, observed: Observed) -> str:
+    if pair.stands_in:
+        return f"{pair.stands_in} only stands in"
+    return "it is due for renewal" if observed.now >= renewal_of(pair, record, observed) else ""
 
 
 def _drop(service: Service, wanted: Sequence[Site], observed: Observed) -> tuple[list[Action], bool]:

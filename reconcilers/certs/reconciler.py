@@ -1,14 +1,13 @@
-"""Observes the files, has it decided what they should be, and issues, notes or removes them."""
+"""Observes the files, has it decided what they should be, and orders, issues, notes or removes them."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, ParamSpec, TypeVar
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.conditions import ConditionType, Reason, Status
 from api.errors import InvalidSpec
@@ -17,9 +16,13 @@ from api.service import Certificate, Finalizer, Service
 from reconcilers.base import Action, Claimed, Clock, Plan, Registry, Terminal, Transient
 from reconcilers.certs import pairs
 from reconcilers.certs import plan as planner
+from reconcilers.certs.actions import Forget, Issue, Note, Order, Postpone, Remove, Reschedule
+from reconcilers.certs.advice import Advice
+from reconcilers.certs.attempts import Attempts
 from reconcilers.certs.files import Files
-from reconcilers.certs.issuer import Chain, IssueFailed, Issuer
-from reconcilers.certs.plan import PROVIDED, Forget, Issue, Note, Observed, Pair, Remove, Site
+from reconcilers.certs.issuer import IssueFailed, Issuer
+from reconcilers.certs.issuers import Issuers, Obtained
+from reconcilers.certs.model import PROVIDED, Attempt, Observed, Pair, Policy, Site, due, retry_at
 from reconcilers.certs.watch import changes
 
 P = ParamSpec("P")
@@ -33,10 +36,12 @@ _WATCH_AGAIN = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class CertSettings:
-    """Where mc-proxy looks for certificates, and how long those issued now live."""
+    """Where mc-proxy looks for certificates, how long those issued now live, and the pauses after failures."""
 
     cert_dir: Path
     lifetime: timedelta = timedelta(days=90)
+    retry_first: timedelta = timedelta(hours=1)
+    retry_most: timedelta = timedelta(days=1)
 
 
 class Certs:
@@ -47,13 +52,30 @@ class Certs:
     finalizer: ClassVar[Finalizer] = Finalizer.CERTS
 
     def __init__(
-        self, registry: Registry, issuer: Issuer, settings: CertSettings, defaults: Defaults, clock: Clock
+        self,
+        registry: Registry,
+        issuer: Issuer,
+        settings: CertSettings,
+        defaults: Defaults,
+        clock: Clock,
+        second: Issuer | None = None,
     ) -> None:
+        """`second` is asked where `issuer` fails and nothing else serves for long."""
         self._registry = registry
-        self._issuer = issuer
+        self._issuers = Issuers(issuer, second)
         self._settings = settings
         self._defaults = defaults
         self._clock = clock
+        self._policy = Policy(
+            settings.lifetime,
+            issuer.name,
+            self._issuers.at_hand,
+            second is not None,
+            settings.retry_first,
+            settings.retry_most,
+        )
+        self._attempts = Attempts(self._issuers, settings.lifetime)
+        self._advice = Advice(clock)
         self._files = Files()
         self._interested: dict[str, frozenset[Path]] = {}
 
@@ -64,29 +86,40 @@ class Certs:
         # Where several hostnames share a site, it is looked at with the eyes of the one that shall have it.
         by_path = {site.cert_path: site for site in (*held, *reversed(wanted))}
         self._note_interest(service.name, by_path.values())
+        found = await self._observe(by_path.values())
+        await self._ask_advice(service.name, by_path, found)
+        now = self._clock()
         observed = Observed(
-            pairs=await self._observe(by_path.values()),
+            pairs=found,
             holders=await self._holders(service, wanted),
-            now=self._clock(),
+            now=now,
+            attempts=self._attempts.of(service.name, now),
+            suggested=self._advice.suggested,
         )
         if service.deleting:
             return planner.plan_deletion(service, observed)
-        return planner.plan(service, wanted, observed, self._settings.lifetime)
+        return planner.plan(service, wanted, observed, self._policy)
 
     async def execute(self, service: Service, action: Action) -> None:
         """Carries out one action. Raises Transient, or Terminal where another service was quicker."""
         match action:
+            case Order():
+                await self._claim(service, action.site)
+                self._attempts.begin(service.name, action.site.hostname, urgent=action.urgent)
             case Issue():
                 await self._issue(service, action.site)
+            case Postpone():
+                record = self._postponed(service, action)
+                await self._registry.record_certificate(service.name, record)
+                self._attempts.end(service.name, action.site.hostname)
+            case Reschedule():
+                record = self._known(service, action.site).model_copy(update={"renew_at": action.renew_at})
+                await self._registry.record_certificate(service.name, record)
             case Note():
                 pair = await self._observe_unchanged(action.site, action.fingerprint)
-                await self._record(service, action.site, pair, provided=action.provided)
-            case Remove():
-                await self._observe_unchanged(action.site, action.fingerprint)
-                await _in_thread(f"remove {action.site.cert_path}", pairs.take_away, self._files, action.site)
-                await self._registry.forget_certificate(service.name, action.site.hostname)
-            case Forget():
-                await self._registry.forget_certificate(service.name, action.site.hostname)
+                await self._record(service, self._noted(service, action.site, pair))
+            case Remove() | Forget():
+                await self._let_go(service, action)
             case _:
                 raise TypeError(f"not an action of {self.name}: {action!r}")
 
@@ -95,18 +128,25 @@ class Certs:
         records = {record.hostname: record for record in service.certificates}
         for action in actions:
             match action:
-                case Issue():
+                case Issue() | Order():
                     now = self._clock()
-                    pair = Pair(
-                        True, True, "assumed", ours=True, not_before=now, not_after=now + self._settings.lifetime
-                    )
-                    records[action.site.hostname] = self._certificate(action.site, pair, provided=False)
+                    pair = Pair(True, True, "assumed", not_before=now, not_after=now + self._settings.lifetime)
+                    records[action.site.hostname] = _certificate(action.site, self._policy.issuer, pair)
                 case Note():
-                    pair = Pair(True, True, action.fingerprint)
-                    records[action.site.hostname] = self._certificate(action.site, pair, provided=action.provided)
+                    pair = Pair(True, True, action.fingerprint, ours=not action.provided)
+                    records[action.site.hostname] = self._noted(service, action.site, pair)
+                case Postpone():
+                    records[action.site.hostname] = self._postponed(service, action)
                 case Remove() | Forget():
                     records.pop(action.site.hostname, None)
         return service.model_copy(update={"certificates": tuple(records.values())})
+
+    async def run(self, wake: Callable[[str], None]) -> None:
+        """Obtains certificates, and wakes services that have something to do; runs until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watch(wake), name="certs-files")
+            tasks.create_task(self._attempts.run(wake), name="certs-attempts")
+            tasks.create_task(self._advice.run(wake), name="certs-advice")
 
     async def watch(self, wake: Callable[[str], None]) -> None:
         """Wakes a service whenever somebody else touches a file at one of its places; runs until cancelled."""
@@ -143,9 +183,19 @@ class Certs:
 
     async def _observe(self, sites: Iterable[Site]) -> dict[str, Pair]:
         def look() -> dict[str, Pair]:
-            return {site.cert_path: pairs.observe(site, self._issuer) for site in sites}
+            return {site.cert_path: pairs.observe(site, self._issuers) for site in sites}
 
         return await _in_thread(f"read the certificates in {self._settings.cert_dir}", look)
+
+    async def _ask_advice(self, service: str, sites: Mapping[str, Site], found: Mapping[str, Pair]) -> None:
+        if self._issuers.at_hand:
+            return
+        for path, pair in found.items():
+            if pair.ours and self._advice.is_due(pair.fingerprint):
+                leaf = await _in_thread(f"read {path}", pairs.leaf_at, sites[path])
+                issuer = self._issuers.of(leaf) if leaf is not None else None
+                if leaf is not None and issuer is not None:
+                    self._advice.want(service, issuer, leaf)
 
     async def _observe_unchanged(self, site: Site, fingerprint: str) -> Pair:
         pair = (await self._observe([site]))[site.cert_path]
@@ -163,46 +213,97 @@ class Certs:
         }
         return {path: holder for path, holder in holders.items() if holder not in (None, service.name)}
 
-    async def _issue(self, service: Service, site: Site) -> None:
+    async def _claim(self, service: Service, site: Site) -> None:
+        """The intent: whatever a death leaves at the site is then known to be ours."""
         record = service.certificate(site.hostname)
-        if record is None or record.cert_path != site.cert_path:
-            # The intent: whatever a death leaves at the site is then known to be ours.
-            await self._record(service, site, Pair(not_before=self._clock(), not_after=self._clock()), provided=False)
-        key = ec.generate_private_key(ec.SECP256R1())
+        if record is None or record.cert_path != site.cert_path or record.issuer == PROVIDED:
+            await self._record(service, self._known(service, site))
+
+    async def _issue(self, service: Service, site: Site) -> None:
+        await self._claim(service, site)
+        obtained = self._attempts.obtained(service.name, site.hostname) or await self._at_once(service, site)
+        issuer, leaf = obtained.issuer, obtained.issued.chain[0]
+        await _in_thread(f"write {site.cert_path}", pairs.lay_down, self._files, site, obtained.issued)
+        # Routes hear of it by the record: not before both files are in their places.
+        pair = pairs.of_chain(obtained.issued.chain, self._issuers)
+        record = _certificate(site, issuer.name, pair)
+        if not issuer.at_hand:
+            soonest = self._clock() + self._policy.least_life
+            record = record.model_copy(update={"renew_at": max(record.renew_at, soonest)})
+        if obtained.failure is not None:
+            known = service.certificate(site.hostname)
+            failures, again = retry_at(known, _failed(obtained.failure), self._policy, self._clock())
+            trouble = {"error": obtained.failure.message, "failures": failures, "retry_at": again}
+            record = record.model_copy(update=trouble)
+        await self._record(service, record)
+        self._attempts.end(service.name, site.hostname)
+        await _in_thread(f"close the order for {site.hostname}", issuer.settle, site.hostname)
+        log.info("laid_down", hostname=site.hostname, issuer=issuer.name, serial=f"{leaf.serial_number:x}")
+
+    async def _at_once(self, service: Service, site: Site) -> Obtained:
+        """From an issuer at hand, whose failures cost nobody anything: the driver tries again soon."""
         try:
-            chain = await self._issuer.issue(site.hostname, key, self._settings.lifetime)
-            await _in_thread(f"write {site.cert_path}", self._lay_down, site, key, chain)
+            return await self._issuers.obtain(site.hostname, self._settings.lifetime, urgent=True)
         except IssueFailed as error:
-            raise Transient(Reason.CERTIFICATE_FAILED, str(error), status=Status.FALSE) from error
-        await self._record(service, site, pairs.of_chain(chain, self._issuer), provided=False)
+            known = self._known(service, site)
+            trouble = {"error": error.message, "failures": known.failures + 1}
+            await self._record(service, known.model_copy(update=trouble))
+            raise Transient(Reason.CERTIFICATE_FAILED, error.message, status=Status.FALSE) from error
 
-    def _lay_down(self, site: Site, key: ec.EllipticCurvePrivateKey, chain: Chain) -> None:
-        if chain[0].public_key() != key.public_key():
-            raise IssueFailed(f"the certificate issued for {site.hostname} is for another key")
-        if problem := pairs.chain_problem(site, chain):
-            raise IssueFailed(f"the certificate issued for {site.hostname} cannot serve: {problem}")
-        self._issuer.verify(site.hostname, chain)
-        pairs.lay_down(self._files, site, key, chain)
+    async def _let_go(self, service: Service, action: Remove | Forget) -> None:
+        if isinstance(action, Remove):
+            await self._observe_unchanged(action.site, action.fingerprint)
+            await _in_thread(f"remove {action.site.cert_path}", pairs.take_away, self._files, action.site)
+        await self._registry.forget_certificate(service.name, action.site.hostname)
+        self._attempts.end(service.name, action.site.hostname)
 
-    async def _record(self, service: Service, site: Site, pair: Pair, *, provided: bool) -> None:
+    def _known(self, service: Service, site: Site) -> Certificate:
+        """The record of a site of ours, or the one of a certificate that is not there yet."""
+        record = service.certificate(site.hostname)
+        if record is not None and record.cert_path == site.cert_path and record.issuer != PROVIDED:
+            return record
+        now = self._clock()
+        return _certificate(site, self._policy.issuer, Pair(not_before=now, not_after=now))
+
+    def _noted(self, service: Service, site: Site, pair: Pair) -> Certificate:
+        if not pair.ours:
+            record = _certificate(site, PROVIDED, pair)
+            return record.model_copy(update={"renew_at": pair.not_after})
+        if not pair.stands_in:
+            return _certificate(site, self._policy.issuer, pair)
+        known = self._known(service, site)
+        trouble = {"error": known.error, "failures": known.failures, "retry_at": known.retry_at}
+        return _certificate(site, pair.stands_in, pair).model_copy(update=trouble)
+
+    def _postponed(self, service: Service, action: Postpone) -> Certificate:
+        trouble = {"error": action.error, "failures": action.failures, "retry_at": action.retry_at}
+        return self._known(service, action.site).model_copy(update=trouble)
+
+    async def _record(self, service: Service, certificate: Certificate) -> None:
         try:
-            await self._registry.record_certificate(service.name, self._certificate(site, pair, provided=provided))
+            await self._registry.record_certificate(service.name, certificate)
         except Claimed as error:
-            message = f'{site.cert_path} is needed for {site.hostname}, and service "{error.holder}" holds it'
+            path, hostname = certificate.cert_path, certificate.hostname
+            message = f'{path} is needed for {hostname}, and service "{error.holder}" holds it'
             raise Terminal(Reason.CONFLICT, message) from error
 
-    def _certificate(self, site: Site, pair: Pair, *, provided: bool) -> Certificate:
-        return Certificate(
-            hostname=site.hostname,
-            issuer=PROVIDED if provided else self._issuer.name,
-            serial=pair.serial,
-            fingerprint=pair.fingerprint,
-            not_before=pair.not_before,
-            not_after=pair.not_after,
-            renew_at=pair.not_after if provided else planner.due(pair.not_before, pair.not_after),
-            cert_path=site.cert_path,
-            key_path=site.key_path,
-        )
+
+def _certificate(site: Site, issuer: str, pair: Pair) -> Certificate:
+    return Certificate(
+        hostname=site.hostname,
+        issuer=issuer,
+        serial=pair.serial,
+        fingerprint=pair.fingerprint,
+        not_before=pair.not_before,
+        not_after=pair.not_after,
+        renew_at=due(pair.not_before, pair.not_after),
+        cert_path=site.cert_path,
+        key_path=site.key_path,
+    )
+
+
+def _failed(failure: IssueFailed) -> Attempt:
+    return Attempt(False, failure.message, failure.retry_after, failure.counts)
 
 
 async def _in_thread(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

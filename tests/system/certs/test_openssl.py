@@ -70,7 +70,7 @@ async def test_a_leaf_cannot_issue(folder: Path, tmp_path: Path) -> None:
     thief = EmbeddedCa(
         certificate=_load(folder / "certs/shop.test.pem"), key=_load_key(folder / "certs/shop.test.key"), clock=now
     )
-    forged = await thief.issue("victim.test", ec.generate_private_key(ec.SECP256R1()), CertSettings(folder).lifetime)
+    forged = thief.sign("victim.test", ec.generate_private_key(ec.SECP256R1()), CertSettings(folder).lifetime)
     (tmp_path / "forged.pem").write_bytes(forged[0].public_bytes(Encoding.PEM))
     with pytest.raises(subprocess.CalledProcessError):
         openssl(

@@ -91,7 +91,7 @@ async def test_a_path_that_is_too_long_for_a_socket_is_one_sentence(tmp_path: Pa
 async def tls(tmp_path: Path) -> listen.Tls:
     ca = EmbeddedCa.open(tmp_path / "ca", "rift", utc_now)
     key = ec.generate_private_key(ec.SECP256R1())
-    chain = await ca.issue("localhost", key, timedelta(days=1))
+    chain = ca.sign("localhost", key, timedelta(days=1))
     pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
     return listen.Tls(f"127.0.0.1:{free_port()}", pem, private_pem(key))
 

@@ -12,24 +12,14 @@ from api.resolve import Defaults, resolve
 from api.service import Certificate, Finalizer, RouteClaim, Service
 from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
 from reconcilers.base import Action, Plan
-from reconcilers.certs.plan import (
-    PROVIDED,
-    Forget,
-    Issue,
-    Note,
-    Observed,
-    Pair,
-    Remove,
-    Site,
-    due,
-    plan,
-    plan_deletion,
-    sites,
-)
+from reconcilers.certs.actions import Forget, Issue, Note, Remove
+from reconcilers.certs.model import PROVIDED, Observed, Pair, Policy, Site, due
+from reconcilers.certs.plan import plan, plan_deletion, sites
 from tests.unit.reconcilers.memory import newborn
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 LIFE = timedelta(days=90)
+POLICY = Policy(LIFE)
 SITE = Site("shop.test", "/certs/shop.test.pem", "/certs/shop.test.key")
 GOOD = Pair(True, True, "f1", ours=True, not_before=NOW - timedelta(days=1), not_after=NOW + timedelta(days=89))
 FOREIGN = replace(GOOD, fingerprint="f9", ours=False)
@@ -49,7 +39,7 @@ def record(**changes: object) -> Certificate:
         fingerprint="f1",
         not_before=GOOD.not_before,
         not_after=GOOD.not_after,
-        renew_at=NOW,
+        renew_at=NOW + timedelta(days=59),
         cert_path=SITE.cert_path,
         key_path=SITE.key_path,
     )
@@ -61,7 +51,7 @@ def service(*records: Certificate, **changes: object) -> Service:
 
 
 def decide(held: Service, pair: Pair = NOTHING, *, holders: dict[str, str] | None = None) -> Plan:
-    return plan(held, [SITE], Observed({SITE.cert_path: pair}, holders or {}, NOW), LIFE)
+    return plan(held, [SITE], Observed({SITE.cert_path: pair}, holders or {}, NOW), POLICY)
 
 
 def test_certificates_lie_where_the_proxy_s_convention_has_them() -> None:
@@ -82,7 +72,7 @@ def test_a_hostname_on_two_listeners_has_one_certificate() -> None:
 def test_routes_that_pass_tls_through_need_no_certificate() -> None:
     only_l4 = newborn(spec("shop.test", mode=RouteMode.L4))
     assert sites(resolve(only_l4.spec, Defaults()), "zone", "/certs") == ()
-    assert plan(only_l4, (), Observed({}, {}, NOW), LIFE).outcome.reason is Reason.NOT_NEEDED
+    assert plan(only_l4, (), Observed({}, {}, NOW), POLICY).outcome.reason is Reason.NOT_NEEDED
 
 
 @pytest.mark.parametrize(
@@ -103,7 +93,7 @@ def test_routes_that_pass_tls_through_need_no_certificate() -> None:
     ],
 )
 def test_a_certificate_of_ours_that_cannot_serve_is_issued_again(pair: Pair, cause: str) -> None:
-    planned = decide(service(record()), pair)
+    planned = decide(service(record(renew_at=due(pair.not_before, pair.not_after))), pair)
     assert planned.actions == (Issue(SITE, cause),)
     assert planned.actions[0].describe() == f"issue a certificate for shop.test ({cause})"
     assert planned.outcome.requeue_after == timedelta(days=60)
@@ -162,13 +152,13 @@ def test_a_path_of_another_service_is_a_conflict_that_names_it() -> None:
 
 def test_two_hostnames_cannot_share_a_path() -> None:
     other = replace(SITE, hostname="another.test")
-    planned = plan(service(), [SITE, other], Observed({SITE.cert_path: NOTHING}, {}, NOW), LIFE)
+    planned = plan(service(), [SITE, other], Observed({SITE.cert_path: NOTHING}, {}, NOW), POLICY)
     assert planned.actions == (Issue(SITE, "there is none"),)
     assert planned.outcome.reason is Reason.CONFLICT
 
 
 def drop(held: Service, pair: Pair) -> Plan:
-    return plan(held, (), Observed({SITE.cert_path: pair}, {}, NOW), LIFE)
+    return plan(held, (), Observed({SITE.cert_path: pair}, {}, NOW), POLICY)
 
 
 @pytest.mark.parametrize(
@@ -294,15 +284,15 @@ def recorded_as(place: Site, issuer: str, fingerprint: str) -> Certificate:
 @given(situations())
 def test_planning_again_on_the_result_gives_nothing_to_do(situation: tuple[Service, list[Site], Observed]) -> None:
     held, wanted, observed = situation
-    actions = plan(held, wanted, observed, LIFE).actions
+    actions = plan(held, wanted, observed, POLICY).actions
     after, world = carried_out(held, observed, actions)
-    assert plan(after, wanted, world, LIFE).actions == ()
+    assert plan(after, wanted, world, POLICY).actions == ()
 
 
 @given(situations())
 def test_no_plan_overwrites_or_removes_what_is_not_ours(situation: tuple[Service, list[Site], Observed]) -> None:
     held, wanted, observed = situation
-    for action in plan(held, wanted, observed, LIFE).actions:
+    for action in plan(held, wanted, observed, POLICY).actions:
         if not isinstance(action, (Issue, Remove)):
             continue
         pair = observed.pairs[action.site.cert_path]
@@ -318,7 +308,7 @@ def test_no_plan_overwrites_or_removes_what_is_not_ours(situation: tuple[Service
 @given(situations())
 def test_a_converged_plan_means_that_every_site_can_serve(situation: tuple[Service, list[Site], Observed]) -> None:
     held, wanted, observed = situation
-    planned = plan(held, wanted, observed, LIFE)
+    planned = plan(held, wanted, observed, POLICY)
     if planned.outcome.status is Status.TRUE:
         after, world = carried_out(held, observed, planned.actions)
         for place in wanted:
@@ -334,7 +324,7 @@ def test_a_converged_plan_means_that_every_site_can_serve(situation: tuple[Servi
 def test_the_order_of_records_does_not_matter(situation: tuple[Service, list[Site], Observed]) -> None:
     held, wanted, observed = situation
     turned = held.model_copy(update={"certificates": held.certificates[::-1]})
-    assert set(plan(turned, wanted, observed, LIFE).actions) == set(plan(held, wanted, observed, LIFE).actions)
+    assert set(plan(turned, wanted, observed, POLICY).actions) == set(plan(held, wanted, observed, POLICY).actions)
 
 
 @given(TIMES, st.timedeltas(timedelta(seconds=3), timedelta(days=3650)))

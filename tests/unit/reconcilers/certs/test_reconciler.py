@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from api.resolve import Defaults
 from api.service import Finalizer
 from reconcilers.base import Terminal, Transient
 from reconcilers.certs.ca import EmbeddedCa
-from reconcilers.certs.issuer import Chain
-from reconcilers.certs.plan import PROVIDED
+from reconcilers.certs.issuer import Issued
+from reconcilers.certs.model import PROVIDED
 from reconcilers.certs.reconciler import Certs, CertSettings
 from tests.unit.reconcilers.certs.conftest import HOSTNAME, World, spec
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn
@@ -224,6 +225,7 @@ class Impostor:
     """An issuer whose certificates are for another key, or for another name."""
 
     name = "impostor"
+    at_hand = True
 
     def __init__(self, ca: EmbeddedCa, *, hostname: str = HOSTNAME, own_key: bool = False) -> None:
         self._ca = ca
@@ -231,10 +233,12 @@ class Impostor:
         self._own_key = own_key
         self.issued = ca.issued
         self.verify = ca.verify
+        self.window = ca.window
+        self.settle = ca.settle
 
-    async def issue(self, hostname: str, key: ec.EllipticCurvePrivateKey, lifetime: timedelta) -> Chain:
-        key = ec.generate_private_key(ec.SECP256R1()) if self._own_key else key
-        return await self._ca.issue(self._hostname, key, lifetime)
+    async def issue(self, hostname: str, lifetime: timedelta) -> Issued:
+        issued = await self._ca.issue(self._hostname, lifetime)
+        return replace(issued, key=ec.generate_private_key(ec.SECP256R1())) if self._own_key else issued
 
 
 @pytest.mark.parametrize(
