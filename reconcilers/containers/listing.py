@@ -64,6 +64,7 @@ def _container(entry: dict[str, Any]) -> ContainerObservation:
         name=entry["Names"][0],
         image=entry["Image"],
         state=state,
+        image_id=entry["ImageID"],
         exit_code=code if ended is not None or state is ContainerState.EXITED else None,
         pid=entry["Pid"],
         labels=entry["Labels"] or {},

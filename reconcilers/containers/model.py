@@ -23,7 +23,10 @@ SPEC_HASH: Final = f"{_PREFIX}spec-hash"
 FIELDS: Final = f"{_PREFIX}fields"
 """A short hash of each field of the request: tells what changed when the spec hash differs."""
 ROUTES: Final = f"{_PREFIX}routes"
-"""The port served for each route: `default=10001,grpc=10002`."""
+"""The port of each route on the host, and inside where that is another: `default=10001,grpc=10007:10002`."""
+SLOT: Final = f"{_PREFIX}slot"
+DIGEST: Final = f"{_PREFIX}digest"
+"""What the image's tag stood for when the container was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class ContainerObservation:
     name: str
     image: str
     state: ContainerState
+    image_id: str = ""
     exit_code: int | None = None
     """None where it never ended."""
     pid: int = 0
@@ -70,10 +74,31 @@ class ContainerObservation:
         return int(value) if value.isdecimal() else 0
 
     @property
+    def slot(self) -> int:
+        """Whose ports it has: 0 or 1."""
+        return 1 if self.labels.get(SLOT) == "1" else 0
+
+    @property
+    def digest(self) -> str:
+        """What its image's tag stood for when it was made; empty where nobody said."""
+        return self.labels.get(DIGEST, "")
+
+    @property
     def routes(self) -> tuple[ServedPort, ...]:
-        """The port that it serves for each of its routes."""
-        pairs = (entry.partition("=") for entry in self.labels.get(ROUTES, "").split(",") if entry)
-        return tuple(ServedPort(route=key, port=int(port)) for key, _, port in pairs if port.isdecimal())
+        """The host's port for each of its routes."""
+        return tuple(ServedPort(route=key, port=port) for key, port, _ in self._routes())
+
+    @property
+    def listens_on(self) -> tuple[int, ...]:
+        """The ports inside the container at which its routes are served."""
+        return tuple(inside for _, _, inside in self._routes())
+
+    def _routes(self) -> Iterator[tuple[str, int, int]]:
+        for entry in self.labels.get(ROUTES, "").split(","):
+            key, _, ports = entry.partition("=")
+            port, _, inside = ports.partition(":")
+            if port.isdecimal():
+                yield key, int(port), int(inside) if inside.isdecimal() else int(port)
 
     def owned_by(self, node: str) -> bool:
         """Whether this node's MCP made it; nothing else may be touched."""

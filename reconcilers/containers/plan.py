@@ -26,6 +26,10 @@ class World:
     now: datetime
     last_words: Mapping[str, str] = field(default_factory=dict)
     """The end of the log of containers that ended, by id."""
+    unwell: Mapping[str, str] = field(default_factory=dict)
+    """Containers whose health check failed so often that it counts, by id, with the last failure."""
+    newest: Mapping[str, str] = field(default_factory=dict)
+    """The id of the image that a reference stands for now, where it was asked for."""
     failed: frozenset[str] = frozenset()
     """The components for which the last action failed: they come after the others, which they must not hold up."""
 

@@ -22,6 +22,7 @@ def entry(**changes: object) -> dict[str, Any]:
         "ExitCode": 0,
         "Id": "cfbc764812c8",
         "Image": "localhost/mcp-exit:v1.0.0",
+        "ImageID": "0f1e2d",
         "Labels": None,
         "Names": ["x7"],
         "Networks": ["mcpnet"],
