@@ -20,6 +20,7 @@ from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
 from controller.http import HttpServer
 from controller.inspect import Inspector, Look
+from controller.issuers import open_issuers
 from controller.logs import configure
 from controller.metrics import Metrics
 from controller.preview import Preview
@@ -30,6 +31,7 @@ from controller.settings import Settings
 from controller.wakes import ALL, Wakes
 from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
+from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
@@ -64,7 +66,8 @@ async def _serve(settings: Settings) -> None:
         outside = await stack.enter_async_context(_outside(settings))
         metrics = Metrics(ALL)
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
-        node = _assemble(settings, registry, ca, outside, {name: queue.add for name, queue in queues.items()})
+        issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)
+        node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
         inspector = Inspector(settings.node, registry, outside.parts, utc_now())
         plane = LocalControlPlane(
             settings.node,
@@ -143,14 +146,16 @@ class _Node:
 def _assemble(
     settings: Settings,
     registry: Registry,
-    ca: EmbeddedCa,
+    issuers: tuple[Issuer, Issuer | None],
     outside: _Outside,
     wake: Mapping[str, Callable[[str], None]],
 ) -> _Node:
     defaults = settings.defaults
     ports = Ports(registry, defaults, PortSettings(settings.ports.low, settings.ports.high))
     lifetime = timedelta(days=settings.certs.lifetime_days)
-    certs = Certs(registry, ca, CertSettings(Path(settings.mcproxy.cert_dir), lifetime), defaults, utc_now)
+    pauses = (settings.certs.retry_first_seconds, settings.certs.retry_most_seconds)
+    how = CertSettings(Path(settings.mcproxy.cert_dir), lifetime, *(timedelta(seconds=pause) for pause in pauses))
+    certs = Certs(registry, issuers[0], how, defaults, utc_now, issuers[1])
     picture = Picture(outside.engine, settings.node, PictureSettings(relist=settings.podman.relist_seconds))
     containers = Containers(
         registry,
@@ -172,7 +177,7 @@ def _assemble(
         reconcilers=(ports, certs, containers, routes),
         watchers={
             "containers-watch": containers.run,
-            "certs-watch": partial(certs.watch, wake["certs"]),
+            "certs-watch": partial(certs.run, wake["certs"]),
             "routes-watch": partial(routes.watch, wake["routes"]),
         },
     )

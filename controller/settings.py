@@ -40,6 +40,12 @@ def _host_port(value: str) -> str:
     return value
 
 
+def _https(value: str) -> str:
+    if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
+        raise ValueError("is not an https:// URL")
+    return value
+
+
 def _loopback(value: str) -> str:
     if not _LOOPBACK.fullmatch(_host_port(value).rpartition(":")[0]):
         raise ValueError("is not on loopback, and callers are not authenticated yet")
@@ -105,10 +111,68 @@ class PortSettings(Model):
         return self
 
 
-class CertificateSettings(Model):
-    """Certificates of l7 routes, issued by the agent's own CA."""
+IssuerKind = Literal["embedded", "acme", "metacrypt"]
 
-    lifetime_days: float = Field(default=90.0, gt=0, le=3650, description="Renewed at two thirds of it.")
+
+class CertificateSettings(Model):
+    """Certificates of l7 routes, and who issues them."""
+
+    issuer: IssuerKind = Field(
+        default="embedded", description="The agent's own CA, or the one of the section `acme` or `metacrypt`."
+    )
+    fallback: Literal["", "embedded", "acme", "metacrypt"] = Field(
+        default="", description="Asked where `issuer` fails and no certificate serves for long; empty: nobody."
+    )
+    lifetime_days: float = Field(
+        default=90.0, gt=0, le=3650, description="What is asked for; renewed at two thirds of what is given."
+    )
+    retry_first_seconds: Seconds = Field(default=3600.0, description="After a failure of `issuer`; doubles with each.")
+    retry_most_seconds: Seconds = Field(default=86400.0, description="The longest pause, unless the issuer wants more.")
+    per_hour: int = Field(
+        default=60, ge=1, description="Certificates that one outside issuer is asked for, over all services."
+    )
+
+
+class AcmeSettings(Model):
+    """An ACME server: Let's Encrypt, step-ca, Metacrypt."""
+
+    directory: Annotated[str, _or_empty(_https)] = Field(
+        default="", description="URL of its directory; to name it is to agree to its terms of service."
+    )
+    ca_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="PEM that its own TLS certificate leads to; empty: what this host trusts."
+    )
+    root_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="PEM that the certificates it issues must lead to; empty: the topmost it sends."
+    )
+    contact: str = Field(default="", description="E-mail address for its operator; empty: none.")
+    eab_key_id: str = Field(default="", description="Key id of an external account binding; empty: none is needed.")
+    eab_hmac_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="File with the binding's HMAC key, base64url as the CA gives it."
+    )
+    challenge_listen: Annotated[str, AfterValidator(_host_port)] = Field(
+        default="0.0.0.0:80", description="host:port where http-01 challenges are answered, while there are any."
+    )
+    timeout_seconds: Seconds = Field(default=90.0, description="For one certificate; its order goes on later.")
+
+
+class MetacryptSettings(Model):
+    """A CA of Metacrypt, by its REST interface."""
+
+    url: Annotated[str, _or_empty(_https)] = Field(default="", description="Where it is, without a path.")
+    ca_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="PEM that its own TLS certificate leads to; empty: what this host trusts."
+    )
+    root_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="PEM that the certificates it issues must lead to; empty: the topmost it sends."
+    )
+    token_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="File with the bearer token; read anew each time."
+    )
+    mount: str = Field(default="pki", description="The engine's mount.")
+    issuer: str = Field(default="", description="Which of its CAs issues.")
+    profile: str = Field(default="server", description="The profile of what is issued.")
+    timeout_seconds: Seconds = Field(default=30.0, description="For one certificate.")
 
 
 class RestartSettings(Model):
@@ -146,7 +210,7 @@ class Settings(Model):
     """All settings of one agent."""
 
     node: Name = Field(default_factory=_host_name, description="This node's name; default: the host's.")
-    state_dir: AbsolutePath = Field(default="/var/lib/mcp", description="The registry and the CA.")
+    state_dir: AbsolutePath = Field(default="/var/lib/mcp", description="The registry, the CA and open orders.")
     api: ApiSettings = ApiSettings()
     registry: RegistrySettings = RegistrySettings()
     podman: PodmanSettings = PodmanSettings()
@@ -154,6 +218,8 @@ class Settings(Model):
     defaults: Defaults = Defaults()
     ports: PortSettings = PortSettings()
     certs: CertificateSettings = CertificateSettings()
+    acme: AcmeSettings = AcmeSettings()
+    metacrypt: MetacryptSettings = MetacryptSettings()
     restarts: RestartSettings = RestartSettings()
     loop: LoopSettings = LoopSettings()
     metrics: MetricsSettings = MetricsSettings()
