@@ -14,6 +14,7 @@ from cli.options import INTERRUPTED
 
 _COMMANDS = {
     "apply": "Make services be as their definitions say.",
+    "certs": "List the certificates of a node, or of one service.",
     "delete": "Take services away, with all that belongs to them.",
     "diff": "Show what applying definitions would change.",
     "events": "Show what happened, why, and who caused it.",

@@ -6,7 +6,7 @@ is put together.
 
 from api.conditions import ConditionType
 from api.model import Model
-from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.service import Certificate, Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
 from api.spec import ServiceSpec
 from cli.wait import End
 
@@ -90,6 +90,19 @@ class ContainersReport(Model):
     """`mcp ps`"""
 
     containers: tuple[Container, ...]
+
+
+class ServiceCertificate(Model):
+    """One certificate, and whose it is."""
+
+    service: str
+    certificate: Certificate
+
+
+class CertificatesReport(Model):
+    """`mcp certs`"""
+
+    certificates: tuple[ServiceCertificate, ...]
 
 
 class EventsReport(Model):

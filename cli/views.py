@@ -4,10 +4,20 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from api.conditions import Condition, ConditionType, Reason, Status
-from api.service import Component, Container, ContainerState, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.service import (
+    Certificate,
+    Component,
+    Container,
+    ContainerState,
+    Event,
+    FieldChange,
+    NodeStatus,
+    PlannedAction,
+    Service,
+)
 from api.spec import ComponentSpec, RouteSpec
 from cli.output import Table
-from cli.reports import SHORT
+from cli.reports import SHORT, ServiceCertificate
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -197,6 +207,27 @@ def _certificates_table(service: Service, now: datetime) -> Table:
         for certificate in service.certificates
     )
     return Table(("CERTIFICATE", "ISSUER", "EXPIRES", "RENEWED", "FILE"), rows)
+
+
+def all_certificates_table(certificates: Iterable[ServiceCertificate]) -> Table:
+    """One row a hostname; what went wrong stands at the end, where anything did."""
+    rows = tuple(_certificate_row(one.service, one.certificate) for one in certificates)
+    headers = ("HOSTNAME", "SERVICE", "ISSUER", "ISSUED", "EXPIRES", "RENEWED", "RETRIED", "ERROR")
+    if not any(row[-1] for row in rows):
+        return Table(headers[:-2], tuple(row[:-2] for row in rows))
+    return Table(headers, rows)
+
+
+def _certificate_row(service: str, certificate: Certificate) -> tuple[str, ...]:
+    dates = (certificate.not_before, certificate.not_after, certificate.renew_at)
+    return (
+        certificate.hostname,
+        service,
+        certificate.issuer,
+        *(moment(date) if certificate.fingerprint else "" for date in dates),
+        moment(certificate.retry_at) if certificate.retry_at else "",
+        certificate.error,
+    )
 
 
 def containers_table(containers: Iterable[Container], now: datetime) -> Table:

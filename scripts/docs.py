@@ -20,6 +20,7 @@ TARGET = Path("docs/reference/cli.md")
 COMMON = ("node", "address", "config", "output", "quiet")
 REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "apply": (reports.ApplyReport,),
+    "certs": (reports.CertificatesReport,),
     "delete": (reports.DeleteReport,),
     "diff": (reports.DiffReport,),
     "events": (reports.EventsReport,),

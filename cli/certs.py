@@ -1,0 +1,42 @@
+"""`mcp certs`: the certificates of a node, their dates, and what keeps one from being renewed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import options
+
+if TYPE_CHECKING:
+    from cli.options import Settings
+
+
+@click.command("certs")
+@click.argument("service", required=False)
+@options.command
+async def cli(settings: Settings, service: str | None) -> int:
+    """List the certificates of a node, or of one service.
+
+    RENEWED is when the next one is obtained. Where that failed, ERROR says why
+    and RETRIED when it is tried again; the certificate serves until it EXPIRES.
+    """
+    from cli.connect import connected
+    from cli.output import Output
+    from cli.reports import CertificatesReport, ServiceCertificate
+    from cli.views import all_certificates_table
+
+    output = Output(settings)
+    async with connected(settings) as client:
+        services = await client.services() if service is None else (await client.get(service),)
+    found = tuple(
+        ServiceCertificate(service=one.name, certificate=certificate)
+        for one in services
+        for certificate in sorted(one.certificates, key=lambda certificate: certificate.hostname)
+    )
+    if found:
+        output.table(all_certificates_table(found))
+    else:
+        output.line("no certificates")
+    output.document(CertificatesReport(certificates=found))
+    return 0
