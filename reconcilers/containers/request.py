@@ -8,15 +8,14 @@ container is still as defined. Pure.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
-from api.resolve import ResolvedComponent, ResolvedService
+from api.resolve import UNNETWORKED, ResolvedComponent, ResolvedService
 from api.service import Service
-from reconcilers.containers import model
-
-# Where a container shares a network namespace with something else, there is nothing to join or to publish.
-_UNNETWORKED: Final = frozenset({"host", "none"})
+from api.units import size
+from reconcilers.containers import model, peers
+from reconcilers.containers.limits import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +26,27 @@ class ContainerRequest:
     component: str
     name: str
     image: str
+    slot: int
+    """Whose ports it has."""
     network: str
     """The network to be made when it is missing; empty where none is joined."""
     folder: str
     """The host folder to be made when it is missing; empty where there is none."""
     ports: tuple[tuple[str, int], ...]
-    """Route key and host port."""
+    """Route key and host port, of its slot."""
     spec_hash: str
     fields: tuple[tuple[str, str], ...]
     """The name of each field of the request and a short hash of its value."""
     body: str
+
+    def named(self, name: str) -> "ContainerRequest":
+        """The same request for a container that is called otherwise until it takes over: the hashes stay."""
+        return replace(self, name=name, body=_canonical({**json.loads(self.body), "name": name}))
+
+    def labelled(self, labels: Mapping[str, str]) -> "ContainerRequest":
+        """The same request with more labels, which are no part of the hashes."""
+        body = json.loads(self.body)
+        return replace(self, body=_canonical({**body, "labels": {**body["labels"], **labels}}))
 
     def changes_since(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The fields in which a container with these labels was asked for differently."""
@@ -45,21 +55,48 @@ class ContainerRequest:
         return tuple(name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name))
 
 
-def missing_ports(service: Service, component: ResolvedComponent) -> tuple[str, ...]:
-    """The routes of the component that have no usable port yet."""
-    given = {route.key: service.port(component.name, route.key) for route in component.routes}
-    return tuple(key for key, port in given.items() if port is None or port.contested)
+def missing_ports(service: Service, component: ResolvedComponent, slot: int = 0) -> tuple[str, ...]:
+    """The routes without a usable port yet: the component's own in that slot, and its peers', which it is told of."""
+    own = tuple(
+        route.key
+        for route in component.routes
+        if not all(_usable(service, component.name, route.key, one) for one in {0, slot})
+    )
+    others = tuple(
+        f"{peer.name}/{route.key}"
+        for peer in service.spec.components
+        if peer.name != component.name
+        for route in peer.routes
+        if not _usable(service, peer.name, route.key, 0)
+    )
+    return own + others
 
 
 def request_for(
-    service: Service, resolved: ResolvedService, component: ResolvedComponent, node: str
+    service: Service, resolved: ResolvedService, component: ResolvedComponent, node: str, slot: int = 0
 ) -> ContainerRequest:
-    """The request for one component, all of whose ports are given."""
-    ports = tuple((route.key, _port(service, component, route.key)) for route in component.routes)
-    spec = _spec(component, node, resolved.name, ports)
+    """The request for one component in one slot, none of whose ports is missing.
+
+    The host's ports are the slot's, and so are the hashes. Inside, a route is
+    at the same port in both slots: nobody is told anew when a container takes over.
+    """
+    ports = tuple((route.key, _port(service, component, route.key, slot)) for route in component.routes)
+    inside = {route.key: _port(service, component, route.key, 0) for route in component.routes}
+    spec = {
+        **_spec(component, ports, inside),
+        "env": {
+            "MCP_NODE": node,
+            "MCP_SERVICE": resolved.name,
+            "MCP_COMPONENT": component.name,
+            **dict(entry.split("=", 1) for entry in component.env),
+            **peers.variables(service, resolved, component),
+            **{variable: str(inside[route.key]) for route in component.routes for variable in route.variables},
+        },
+    }
     fields = tuple((name, _digest(value)[:8]) for name, value in sorted(spec.items()))
     spec_hash = _digest(spec)
     labels = {
+        **component.labels,
         model.MANAGED_BY: model.MANAGER,
         model.NODE: node,
         model.SERVICE: resolved.name,
@@ -67,61 +104,86 @@ def request_for(
         model.GENERATION: str(service.generation),
         model.SPEC_HASH: spec_hash,
         model.FIELDS: ",".join(f"{name}={digest}" for name, digest in fields),
-        model.ROUTES: ",".join(f"{key}={port}" for key, port in ports),
+        model.ROUTES: ",".join(_served(key, port, inside[key]) for key, port in ports),
+        **({model.SLOT: str(slot)} if slot else {}),
     }
     return ContainerRequest(
         service=resolved.name,
         component=component.name,
         name=component.container_name,
         image=component.image,
-        network="" if component.network in _UNNETWORKED else component.network,
+        slot=slot,
+        network="" if component.network in UNNETWORKED else component.network,
         folder=component.derived_volume,
         ports=ports,
         spec_hash=spec_hash,
         fields=fields,
-        body=_canonical({**spec, "labels": labels}),
+        body=_canonical({**spec, **_reachable(component), "labels": labels}),
     )
 
 
-def _port(service: Service, component: ResolvedComponent, route: str) -> int:
-    port = service.port(component.name, route)
+def _usable(service: Service, component: str, route: str, slot: int) -> bool:
+    port = service.port(component, route, slot)
+    return port is not None and not port.contested
+
+
+def _port(service: Service, component: ResolvedComponent, route: str, slot: int) -> int:
+    port = service.port(component.name, route, slot)
     if port is None:
-        raise LookupError(f"route {component.name}/{route} has no port")
+        raise LookupError(f"route {component.name}/{route} has no port in slot {slot}")
     return port.port
 
 
-def _spec(component: ResolvedComponent, node: str, service: str, ports: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+def _served(key: str, port: int, inside: int) -> str:
+    return f"{key}={port}" if port == inside else f"{key}={port}:{inside}"
+
+
+def _spec(
+    component: ResolvedComponent, ports: tuple[tuple[str, int], ...], inside: Mapping[str, int]
+) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "name": component.container_name,
         "image": component.image,
         "user": component.user,
-        "env": _environment(component, node, service, dict(ports)),
         # The engine restarts nothing: it has no backoff, and two masters would meet.
         "restart_policy": "no",
+        **limits(component),
     }
     if component.cmd:
         spec["command"] = list(component.cmd)
-    if component.volumes:
-        spec["mounts"] = [_mount(volume) for volume in component.volumes]
-    if component.network in _UNNETWORKED:
+    if mounts := [_mount(volume) for volume in component.volumes] + [_tmpfs(mount) for mount in component.tmpfs]:
+        spec["mounts"] = mounts
+    if component.network in UNNETWORKED:
         return {**spec, "netns": {"nsmode": component.network}}
-    published = [_mapping("127.0.0.1", port, port, "tcp") for _, port in ports]
+    published = [_mapping("127.0.0.1", port, inside[key], "tcp") for key, port in ports]
     published += [_mapping(p.host, p.host_port, p.container_port, p.protocol) for p in component.ports]
     if published:
         spec["portmappings"] = published
     return {**spec, "netns": {"nsmode": "bridge"}, "networks": {component.network: {}}}
 
 
-def _environment(component: ResolvedComponent, node: str, service: str, ports: Mapping[str, int]) -> dict[str, str]:
-    own = dict(entry.split("=", 1) for entry in component.env)
-    given = {variable: str(ports[route.key]) for route in component.routes for variable in route.variables}
-    return {"MCP_NODE": node, "MCP_SERVICE": service, "MCP_COMPONENT": component.name, **own, **given}
+def _reachable(component: ResolvedComponent) -> dict[str, Any]:
+    """The name under which its network knows it, whatever it is called for the moment. Follows from what is hashed."""
+    if component.network in UNNETWORKED:
+        return {}
+    return {"networks": {component.network: {"aliases": [component.container_name]}}}
 
 
 def _mount(volume: str) -> dict[str, Any]:
     source, destination, *options = volume.split(":")
     flags = [flag for option in options for flag in option.split(",")]
     return {"type": "bind", "source": source, "destination": destination, "options": ["rbind", *flags]}
+
+
+def _tmpfs(mount: str) -> dict[str, Any]:
+    destination, _, options = mount.partition(":")
+    flags = [_in_bytes(option) for option in options.split(",") if option]
+    return {"type": "tmpfs", "source": "tmpfs", "destination": destination, "options": flags}
+
+
+def _in_bytes(option: str) -> str:
+    name, _, amount = option.partition("=")
+    return f"size={size(amount)}" if name == "size" else option
 
 
 def _mapping(host: str, host_port: int, container_port: int, protocol: str) -> dict[str, Any]:
