@@ -18,7 +18,7 @@ WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.PORTS: ("containers",),
     ChangeKind.CONTESTED: ("ports", "containers"),
     ChangeKind.CERTIFICATE: ("routes",),
-    ChangeKind.BACKEND: ("routes",),
+    ChangeKind.BACKEND: ("routes", "ports"),
 }
 """By reconciler; what is not here wakes nobody, or is released for whoever waits."""
 

@@ -1,8 +1,12 @@
-"""Which route gets which host port: the whole decision, and nothing but the decision."""
+"""Which route gets which host port: the whole decision, and nothing but the decision.
+
+A component whose containers take turns needs two ports for each route, one a
+slot: the old container and the new one run side by side.
+"""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain
 from typing import ClassVar
@@ -16,6 +20,9 @@ from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan, Termi
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS, Finalizer.CERTS})
 _LOOK_AGAIN = timedelta(seconds=1)
 
+_Key = tuple[str, str, int]
+"""Component, route and slot: what a port is given to."""
+
 
 @dataclass(frozen=True, slots=True)
 class PortAction(Action):
@@ -24,16 +31,17 @@ class PortAction(Action):
     component: str
     route: str
     port: int
+    slot: int = field(default=0, kw_only=True)
 
     @property
     def subject(self) -> str:
-        """`component/route`."""
-        return f"{self.component}/{self.route}"
+        """`component/route`, and the slot where it is not the first."""
+        return f"{self.component}/{self.route}" + (f" (slot {self.slot})" if self.slot else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Allocate(PortAction):
-    """Gives a port to a route that has none."""
+    """Gives a port to a route that has none in that slot."""
 
     verb: ClassVar[str] = "allocated"
 
@@ -84,15 +92,22 @@ def plan(service: Service, desired: ResolvedService, node: Node) -> Plan:
     An allocation that stands is never moved: what listens on it is our own
     container. Raises Terminal when no port is left.
     """
-    wanted = {(route.component, route.key) for route in desired.routes}
+    wanted = {
+        (component.name, route.key, slot)
+        for component in desired.components
+        for route in component.routes
+        for slot in component.slots
+    }
     fixed = {mapping.host_port for component in desired.components for mapping in component.ports}
     chosen = _choose(service, sorted(wanted), node, fixed)
-    dropped = [allocation for allocation in service.ports if (allocation.component, allocation.route) not in wanted]
+    dropped = [allocation for allocation in service.ports if _key(allocation) not in wanted]
     # The proxy may still lead there: a port given away now would carry one service's name to another.
-    routed = {(claim.component, claim.route) for claim in service.claims}
-    releases = [_release(old) for old in dropped if (old.component, old.route) not in routed]
+    routed = [allocation for allocation in dropped if _is_routed(service, allocation)]
+    routes = {(component, route) for component, route, _ in wanted}
+    used = [allocation for allocation in dropped if _is_used(service, allocation, routes)]
+    releases = [_release(allocation) for allocation in dropped if allocation not in routed + used]
     outcome = CONVERGED if wanted else NOT_NEEDED
-    if len(releases) < len(dropped):
+    if routed:
         outcome = Outcome(outcome.status, outcome.reason, "a dropped route is still in the proxy", _LOOK_AGAIN)
     return Plan((*chosen, *releases), outcome)
 
@@ -112,32 +127,32 @@ def given(plan: Plan) -> frozenset[int]:
 
 def assume(service: Service, actions: Iterable[Action]) -> Service:
     """The service with the allocations that `actions` leave behind."""
-    ports = {(allocation.component, allocation.route): allocation for allocation in service.ports}
+    ports = {_key(allocation): allocation for allocation in service.ports}
     for action in actions:
         match action:
             case Allocate() | Reallocate():
-                ports[action.component, action.route] = PortAllocation(
-                    component=action.component, route=action.route, port=action.port
+                allocation = PortAllocation(
+                    component=action.component, route=action.route, slot=action.slot, port=action.port
                 )
+                ports[_key(allocation)] = allocation
             case Release():
-                ports.pop((action.component, action.route), None)
+                ports.pop((action.component, action.route, action.slot), None)
     return service.model_copy(update={"ports": tuple(ports.values())})
 
 
-def _choose(
-    service: Service, routes: Iterable[tuple[str, str]], node: Node, fixed: Collection[int]
-) -> Iterator[PortAction]:
+def _choose(service: Service, wanted: Iterable[_Key], node: Node, fixed: Collection[int]) -> Iterator[PortAction]:
     taken = node.taken.union(fixed, (allocation.port for allocation in service.ports))
-    for component, route in routes:
-        current = service.port(component, route)
+    for component, route, slot in wanted:
+        current = service.port(component, route, slot)
         if _holds(current):
             continue
-        port = _first_free(f"{service.name}/{component}/{route}", node, taken)
+        place = f"{service.name}/{component}/{route}" + (f"/{slot}" if slot else "")
+        port = _first_free(place, node, taken)
         taken |= {port}
         if current is None:
-            yield Allocate(component, route, port)
+            yield Allocate(component, route, port, slot=slot)
         else:
-            yield Reallocate(component, route, port, old=current.port)
+            yield Reallocate(component, route, port, old=current.port, slot=slot)
 
 
 def _first_free(key: str, node: Node, taken: Collection[int]) -> int:
@@ -172,5 +187,26 @@ def _holds(allocation: PortAllocation | None) -> bool:
     return allocation is not None and not allocation.contested
 
 
+def _is_routed(service: Service, allocation: PortAllocation) -> bool:
+    """Whether the proxy may lead to the port. What a claim says nothing of yet may lead to any port of its route."""
+    backend = f"127.0.0.1:{allocation.port}"
+    return any(
+        claim.backend == backend
+        or (not claim.backend and (claim.component, claim.route) == (allocation.component, allocation.route))
+        for claim in service.claims
+    )
+
+
+def _is_used(service: Service, allocation: PortAllocation, routes: Collection[tuple[str, str]]) -> bool:
+    """Whether the component's container still is in a slot that is not needed any more."""
+    component = service.component(allocation.component)
+    kept = (allocation.component, allocation.route) in routes
+    return kept and component is not None and component.slot == allocation.slot
+
+
+def _key(allocation: PortAllocation) -> _Key:
+    return allocation.component, allocation.route, allocation.slot
+
+
 def _release(allocation: PortAllocation) -> Release:
-    return Release(allocation.component, allocation.route, allocation.port)
+    return Release(allocation.component, allocation.route, allocation.port, slot=allocation.slot)

@@ -26,7 +26,7 @@ class PortSettings:
 
 
 class Ports:
-    """Gives each route a free host port. Implements reconcilers.base.Reconciler.
+    """Gives each route a free host port, in each slot that it needs. Implements reconcilers.base.Reconciler.
 
     `is_free` says whether anybody uses a port now; it raises OSError where it
     cannot know.
@@ -65,13 +65,14 @@ class Ports:
         """Writes one allocation or release. Raises Transient when another service was quicker."""
         match action:
             case Allocate() | Reallocate():
+                place = (service.name, action.component, action.route, action.port, action.slot)
                 try:
-                    await self._registry.allocate_port(service.name, action.component, action.route, action.port)
+                    await self._registry.allocate_port(*place)
                 except PortTaken as error:
                     message = f"port {action.port} was given to another route meanwhile: choosing again"
                     raise Transient(Reason.PORT_IN_USE, message, delay=_AT_ONCE) from error
             case Release():
-                await self._registry.release_port(service.name, action.component, action.route)
+                await self._registry.release_port(service.name, action.component, action.route, action.slot)
             case _:
                 raise TypeError(f"not an action of {self.name}: {action!r}")
 

@@ -7,7 +7,7 @@ import pytest
 
 from api.conditions import ConditionType, Reason, Status
 from api.errors import RegistryUnavailable
-from api.service import Finalizer, Service
+from api.service import Component, Finalizer, Service
 from controller.metrics import Metrics
 from controller.queue import WorkQueue
 from controller.registry import ChangeKind, Registry, RegistryChange
@@ -68,6 +68,16 @@ async def test_a_finalizer_that_is_dropped_concerns_all_and_the_last_nobody_who_
     await woken.now()
     await woken.registry.remove_finalizer("hello", Finalizer.ROUTES)
     assert await woken.now() == {name: ["hello"] for name in ALL}
+
+
+async def test_a_container_that_moved_concerns_routes_and_ports(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    await woken.now()
+    there = Component(name="web", container_name="hello-web", ready=True)
+    await woken.registry.record_component("hello", there)
+    assert await woken.now() == {"routes": ["hello"], "ports": ["hello"]}
+    await woken.registry.record_component("hello", there.model_copy(update={"message": "for people only"}))
+    assert await woken.now() == {}
 
 
 async def test_containers_wait_for_ports_and_routes_for_certificates(woken: Woken) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from api.conditions import Reason, Status
 from api.resolve import Defaults, resolve
-from api.service import Finalizer, PortAllocation, RouteClaim, Service
-from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
+from api.service import Component, Finalizer, PortAllocation, RouteClaim, Service
+from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec, Strategy, UpdateSpec
 from reconcilers.base import Plan, Terminal
 from reconcilers.ports.plan import Allocate, Node, Reallocate, Release, assume, given, plan, plan_deletion
 from tests.unit.reconcilers.memory import newborn
@@ -18,13 +18,16 @@ NODE = Node(low=20000, high=20099, taken=frozenset(), ephemeral=range(0))
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 
 
-def spec(routes: dict[str, list[str]], ports: tuple[str, ...] = ()) -> ServiceSpec:
-    """A service with these route names in these components."""
+def spec(
+    routes: dict[str, list[str]], ports: tuple[str, ...] = (), blue_green: frozenset[str] = frozenset()
+) -> ServiceSpec:
+    """A service with these route names in these components, some of which are updated blue-green."""
     components = [
         ComponentSpec(
             name=component,
             image="i:1",
             ports=ports,
+            update=UpdateSpec(strategy=Strategy.BLUE_GREEN) if component in blue_green else None,
             routes=tuple(RouteSpec(name=name, port=443, hostname=f"{name}.{component}.test") for name in names),
         )
         for component, names in routes.items()
@@ -36,8 +39,25 @@ def decide(service: Service, node: Node = NODE) -> Plan:
     return plan(service, resolve(service.spec, Defaults()), node)
 
 
-def allocation(route: str, port: int, *, component: str = "web", contested: bool = False) -> PortAllocation:
-    return PortAllocation(component=component, route=route, port=port, contested=contested)
+def allocation(
+    route: str, port: int, *, component: str = "web", slot: int = 0, contested: bool = False
+) -> PortAllocation:
+    return PortAllocation(component=component, route=route, port=port, slot=slot, contested=contested)
+
+
+def claim(route: str, backend: str, *, component: str = "web") -> RouteClaim:
+    hostname = f"{route}.{component}.test"
+    return RouteClaim(
+        listener=":443", hostname=hostname, component=component, route=route, mode=RouteMode.L4, backend=backend
+    )
+
+
+def in_slot(slot: int, *, component: str = "web") -> Component:
+    return Component(name=component, container_name=f"shop-{component}", slot=slot)
+
+
+BLUE_GREEN = spec({"web": ["http"]}, blue_green=frozenset({"web"}))
+BOTH = (allocation("http", 20001), allocation("http", 20002, slot=1))
 
 
 def test_each_route_gets_a_port_of_its_own() -> None:
@@ -108,19 +128,67 @@ def test_a_dropped_route_gives_its_port_back() -> None:
     assert decide(service).actions == (Release("web", "old", 20002),)
 
 
-def test_a_dropped_route_keeps_its_port_while_the_proxy_may_lead_to_it() -> None:
-    claim = RouteClaim(
-        listener=":443",
-        hostname="old.test",
-        component="web",
-        route="old",
-        mode=RouteMode.L4,
-        backend="127.0.0.1:20002",
-    )
-    service = newborn(spec({"web": []}), ports=(allocation("old", 20002),), claims=(claim,))
+@pytest.mark.parametrize("backend", ["127.0.0.1:20002", ""])
+def test_a_dropped_route_keeps_its_port_while_the_proxy_may_lead_to_it(backend: str) -> None:
+    service = newborn(spec({"web": []}), ports=(allocation("old", 20002),), claims=(claim("old", backend),))
     planned = decide(service)
     assert planned.actions == ()
     assert planned.outcome.requeue_after is not None
+
+
+def test_a_claim_that_leads_elsewhere_holds_no_port() -> None:
+    service = newborn(spec({"web": []}), ports=(allocation("old", 20002),), claims=(claim("old", "127.0.0.1:20003"),))
+    assert decide(service).actions == (Release("web", "old", 20002),)
+
+
+def test_containers_that_take_turns_have_a_port_each() -> None:
+    actions = decide(newborn(BLUE_GREEN)).actions
+    assert [action.subject for action in actions] == ["web/http", "web/http (slot 1)"]
+    assert len(given(decide(newborn(BLUE_GREEN)))) == 2
+
+
+def test_the_first_slot_has_the_port_that_it_has_without_a_second() -> None:
+    alone = decide(newborn(spec({"web": ["http"]}))).actions
+    assert decide(newborn(BLUE_GREEN)).actions[:1] == alone
+
+
+def test_only_the_contested_port_of_two_slots_moves() -> None:
+    ports = (allocation("http", 20001), allocation("http", 20002, slot=1, contested=True))
+    (action,) = decide(newborn(BLUE_GREEN, ports=ports)).actions
+    assert isinstance(action, Reallocate)
+    assert (action.slot, action.old) == (1, 20002)
+
+
+def test_turning_to_blue_green_leaves_the_port_that_serves() -> None:
+    service = newborn(BLUE_GREEN, ports=(allocation("http", 20001),), components=(in_slot(0),))
+    (action,) = decide(service).actions
+    assert isinstance(action, Allocate)
+    assert action.slot == 1
+
+
+def test_a_slot_that_is_not_needed_any_more_goes_once_no_container_is_in_it() -> None:
+    service = newborn(spec({"web": ["http"]}), ports=BOTH, components=(in_slot(0),))
+    assert decide(service).actions == (Release("web", "http", 20002, slot=1),)
+
+
+def test_a_slot_stays_while_the_container_is_in_it() -> None:
+    service = newborn(spec({"web": ["http"]}), ports=BOTH, components=(in_slot(1),))
+    planned = decide(service)
+    assert planned.actions == ()
+    # The container's move wakes this reconciler, and may never come.
+    assert planned.outcome.requeue_after is None
+
+
+def test_a_slot_stays_while_the_proxy_leads_to_it() -> None:
+    service = newborn(
+        spec({"web": ["http"]}), ports=BOTH, components=(in_slot(0),), claims=(claim("http", "127.0.0.1:20002"),)
+    )
+    assert decide(service).actions == ()
+
+
+def test_a_dropped_route_gives_back_the_ports_of_both_slots() -> None:
+    service = newborn(spec({"web": []}), ports=BOTH, components=(in_slot(1),))
+    assert decide(service).actions == (Release("web", "http", 20001), Release("web", "http", 20002, slot=1))
 
 
 @pytest.mark.parametrize("left", [Finalizer.ROUTES, Finalizer.CONTAINERS, Finalizer.CERTS])
@@ -143,17 +211,26 @@ def test_a_deleted_service_gives_its_ports_back_last() -> None:
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[Service, Node]:
-    """Any definition, any allocations left from earlier ones, any node with room."""
+    """Any definition, any allocations left from earlier ones, containers and claims anywhere, any node with room."""
     wanted = draw(st.dictionaries(NAMES, st.lists(NAMES, unique=True, max_size=4), min_size=1, max_size=4))
-    keys = draw(st.lists(st.tuples(NAMES, NAMES), unique=True, max_size=6))
+    blue_green = draw(st.frozensets(NAMES))
+    keys = draw(st.lists(st.tuples(NAMES, NAMES, st.integers(0, 1)), unique=True, max_size=6))
     numbers = draw(st.lists(st.integers(20000, 20099), unique=True, min_size=len(keys), max_size=len(keys)))
     held = [
-        allocation(route, port, component=component, contested=draw(st.booleans()))
-        for (component, route), port in zip(keys, numbers, strict=True)
+        allocation(route, port, component=component, slot=slot, contested=draw(st.booleans()))
+        for (component, route, slot), port in zip(keys, numbers, strict=True)
     ]
-    taken = draw(st.frozensets(st.integers(20000, 20099), max_size=60))
+    slots = draw(st.dictionaries(NAMES, st.integers(0, 1)))
+    backends = st.sampled_from(["", *(f"127.0.0.1:{port}" for port in (*numbers, 9))])
+    claimed = draw(st.dictionaries(st.tuples(NAMES, NAMES), backends, max_size=4))
+    taken = draw(st.frozensets(st.integers(20000, 20099), max_size=50))
     first = draw(st.integers(20000, 20099))
-    service = newborn(spec(wanted), ports=tuple(held))
+    service = newborn(
+        spec(wanted, blue_green=blue_green),
+        ports=tuple(held),
+        components=tuple(in_slot(slot, component=component) for component, slot in slots.items()),
+        claims=tuple(claim(route, backend, component=name) for (name, route), backend in claimed.items()),
+    )
     return service, Node(20000, 20099, taken.union(numbers), range(first, first + draw(st.integers(0, 100))))
 
 
@@ -162,7 +239,7 @@ def test_planning_again_on_the_result_gives_nothing_to_do(situation: tuple[Servi
     service, node = situation
     after = assume(service, decide(service, node).actions)
     assert decide(after, node).actions == ()
-    assert {(port.component, port.route) for port in _kept(after)} == _wanted(after)
+    assert {(port.component, port.route, port.slot) for port in _kept(after)} == _wanted(after)
 
 
 @hypothesis.given(situations())
@@ -183,6 +260,23 @@ def test_good_allocations_of_wanted_routes_are_never_moved(situation: tuple[Serv
 
 
 @hypothesis.given(situations())
+def test_no_port_is_given_back_while_the_proxy_leads_to_it(situation: tuple[Service, Node]) -> None:
+    service, node = situation
+    released = {action.port for action in decide(service, node).actions if isinstance(action, Release)}
+    assert not {f"127.0.0.1:{port}" for port in released} & {claim.backend for claim in service.claims}
+
+
+@hypothesis.given(situations())
+def test_no_slot_is_given_back_while_its_container_serves_the_route(situation: tuple[Service, Node]) -> None:
+    service, node = situation
+    routes = {(component, route) for component, route, _ in _wanted(service)}
+    for action in decide(service, node).actions:
+        if isinstance(action, Release) and (action.component, action.route) in routes:
+            container = service.component(action.component)
+            assert container is None or container.slot != action.slot
+
+
+@hypothesis.given(situations())
 def test_the_order_of_the_definition_does_not_matter(situation: tuple[Service, Node]) -> None:
     service, node = situation
     components = tuple(reversed(service.spec.components))
@@ -198,8 +292,14 @@ def test_the_order_of_the_definition_does_not_matter(situation: tuple[Service, N
 
 
 def _kept(service: Service) -> Iterator[PortAllocation]:
-    return (p for p in service.ports if (p.component, p.route) in _wanted(service) and not p.contested)
+    wanted = _wanted(service)
+    return (p for p in service.ports if (p.component, p.route, p.slot) in wanted and not p.contested)
 
 
-def _wanted(service: Service) -> set[tuple[str, str]]:
-    return {(component.name, route.key) for component in service.spec.components for route in component.routes}
+def _wanted(service: Service) -> set[tuple[str, str, int]]:
+    return {
+        (component.name, route.key, slot)
+        for component in resolve(service.spec, Defaults()).components
+        for route in component.routes
+        for slot in component.slots
+    }
