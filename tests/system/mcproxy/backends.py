@@ -173,10 +173,14 @@ async def tls_echo(name: str, tls: ssl.SSLContext, *, port: int = 0, proxied: bo
 
 
 @asynccontextmanager
-async def grpc_echo(*, port: int = 0) -> AsyncIterator[int]:
-    """A gRPC server without TLS: /test.Echo/Say echoes with a trailer or fails, /test.Echo/Chat echoes a stream."""
+async def grpc_echo(*, name: str = "echo", port: int = 0) -> AsyncIterator[int]:
+    """A gRPC server without TLS: /test.Echo/Say echoes with a trailer or fails, /test.Echo/Chat echoes a stream.
+
+    Its name is in the initial metadata of both, as `backend`.
+    """
 
     async def say(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.send_initial_metadata((("backend", name),))
         context.set_trailing_metadata((("seen", "yes"),))
         if request == b"fail":
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as asked")
@@ -185,6 +189,7 @@ async def grpc_echo(*, port: int = 0) -> AsyncIterator[int]:
     async def chat(
         requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> AsyncIterator[bytes]:
+        await context.send_initial_metadata((("backend", name),))
         async for request in requests:
             yield request
 

@@ -39,7 +39,7 @@ class Connection:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = next((int(line[15:]) for line in head.splitlines() if line.startswith("content-length:")), None)
         body = await (self.reader.read() if length is None else self.reader.readexactly(length))
-        return Answer(int(head.split()[1]), body)
+        return Answer(int(head.split()[1]), body, last="connection: close" in head)
 
     @property
     def certificate(self) -> bytes:
@@ -58,6 +58,8 @@ class Answer:
 
     status: int
     body: bytes
+    last: bool = False
+    """Whether the connection ends with it."""
 
     @property
     def json(self) -> Any:
