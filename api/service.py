@@ -101,6 +101,8 @@ class Component(Model):
     """The end of the log of a container that ended or is not well; lines as they are."""
     failed_generation: int = 0
     """The generation whose container was given up, while an earlier one serves; 0: none was."""
+    failed_request: str = ""
+    """What was asked for then: asked for in the same words, it is not tried again."""
     failure: str = ""
     """Why it was given up."""
 

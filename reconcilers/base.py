@@ -36,6 +36,15 @@ class Action(ABC):
     def describe(self) -> str:
         """One line for a person, in the imperative, with the cause where there is one."""
 
+    def told(self) -> str:
+        """What an event says of it beside the verb: the description without its imperative."""
+        return self.describe().partition(" ")[2]
+
+    @property
+    def tidies(self) -> bool:
+        """Whether it only ends what an update began: no drift is mended by it, and nobody waits for it."""
+        return False
+
     def differences(self) -> tuple[FieldChange, ...]:
         """What it mends, field by field: `old` as it was found, `new` as it is wanted. Secrets are masked."""
         return ()

@@ -162,6 +162,7 @@ def full_service() -> service.Service:
                 message="m",
                 last_words="w",
                 failed_generation=2,
+                failed_request="r",
                 failure="f",
             ),
         ),
