@@ -1,4 +1,4 @@
-"""Which TCP ports a process listens on, in its own network namespace.
+"""Which TCP ports a process listens on, in its own network namespace, and how many are connected to them.
 
 The kernel tells it in two ways. sock_diag(7) looks at listening sockets alone,
 in microseconds, but only within the asker's namespace, which takes root's
@@ -11,7 +11,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -23,8 +23,9 @@ _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLM_F_REQUEST_DUMP: Final = 0x301
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
-_TCPF_LISTEN: Final = 1 << 10
-_LISTEN: Final = "0A"
+_LISTEN: Final = 10
+_OPEN: Final = (1, 3, 4, 8, 9, 11)
+"""States in which bytes may be on their way: ESTABLISHED, SYN_RECV, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING."""
 
 _HEADER: Final = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence number, port."""
@@ -43,15 +44,38 @@ def reachable_ports(pid: int) -> set[int]:
     kernel was built without sock_diag.
     """
     with _diagnosis(pid) as diagnosis:
-        return {port for family in (socket.AF_INET, socket.AF_INET6) for port in _ports(diagnosis, family)}
+        return {
+            port
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for port, address in _sockets(diagnosis, family, (_LISTEN,))
+            if not _is_loopback(address)
+        }
 
 
 def reachable_ports_by_table(pid: int) -> set[int]:
     """The same, told slowly to everybody who may look at the process. Blocks; raises OSError."""
-    tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
-    entries = (line.split() for table in tables for line in table.splitlines()[1:])
-    addresses = (entry[1].split(":") for entry in entries if entry[3] == _LISTEN)
-    return {int(port, 16) for address, port in addresses if not _is_loopback(_from_hex(address))}
+    return {port for port, address in _tabled(pid, (_LISTEN,)) if not _is_loopback(address)}
+
+
+def open_connections(pid: int, ports: Collection[int]) -> int:
+    """How many connections to these ports of the namespace are not over. Blocks; raises OSError."""
+    try:
+        with _diagnosis(pid) as diagnosis:
+            families = (socket.AF_INET, socket.AF_INET6)
+            found = [port for family in families for port, _ in _sockets(diagnosis, family, _OPEN)]
+    except OSError:
+        found = [port for port, _ in _tabled(pid, _OPEN)]
+    return sum(port in ports for port in found)
+
+
+def _tabled(pid: int, states: Collection[int]) -> Iterator[tuple[int, IPv4Address | IPv6Address]]:
+    """Local ports and addresses of the sockets in these states, as proc(5) shows them."""
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if int(state, 16) in states:
+                address, port = local.split(":")
+                yield int(port, 16), _from_hex(address)
 
 
 def _diagnosis(pid: int) -> socket.socket:
@@ -72,8 +96,11 @@ def _open_inside(pid: int) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
 
 
-def _ports(diagnosis: socket.socket, family: int) -> Iterator[int]:
-    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _TCPF_LISTEN)
+def _sockets(
+    diagnosis: socket.socket, family: int, states: Collection[int]
+) -> Iterator[tuple[int, IPv4Address | IPv6Address]]:
+    """Local ports and addresses of the sockets in these states."""
+    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, sum(1 << state for state in states))
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 0, 0)
     diagnosis.send(header + request)
     while True:
@@ -84,8 +111,7 @@ def _ports(diagnosis: socket.socket, family: int) -> Iterator[int]:
                 number = -struct.unpack_from("=i", body)[0]
                 raise OSError(number, os.strerror(number))
             port, _peer, address = _ANSWER.unpack_from(body)
-            if not _is_loopback(ip_address(address[:4] if family == socket.AF_INET else address)):
-                yield port
+            yield port, ip_address(address[:4] if family == socket.AF_INET else address)
 
 
 def _messages(answer: bytes) -> Iterator[tuple[int, bytes]]:

@@ -79,8 +79,6 @@ class EngineSettings:
     socket: str
     timeout: float = 30.0
     """Of one call."""
-    stop_timeout: int = 10
-    """Between asking a container to end and killing it."""
     pull_timeout: float = 600.0
     """Of the engine's silence during a pull."""
     event_timeout: float = 60.0
@@ -167,18 +165,22 @@ class Engine:
         """Starts it, or leaves it running. Raises EngineError."""
         await self._call("POST", f"/containers/{container_id}/start")
 
+    async def rename(self, container_id: str, name: str) -> None:
+        """Gives it another name. Raises EngineError."""
+        await self._call("POST", f"/containers/{container_id}/rename", params={"name": name})
+
     async def unpause(self, container_id: str) -> None:
         """Lets it go on. Raises EngineError."""
         await self._call("POST", f"/containers/{container_id}/unpause")
 
     async def stop(self, container_id: str) -> None:
         """Has it end, by force after a while, or leaves it ended. Raises EngineError."""
-        await self._ending("POST", f"/containers/{container_id}/stop")
+        await self._ending("POST", container_id, "/stop")
 
     async def remove(self, container_id: str) -> None:
         """Stops and removes it with grace; its volumes stay. One that is gone is no error. Raises EngineError."""
         try:
-            await self._ending("DELETE", f"/containers/{container_id}", force="true", v="false")
+            await self._ending("DELETE", container_id, force="true", v="false")
         except EngineError as error:
             if error.failure is not Failure.NO_SUCH_CONTAINER:
                 raise
@@ -287,9 +289,15 @@ class Engine:
             if event.action not in _SILENT:
                 yield event
 
-    async def _ending(self, method: str, path: str, **params: str) -> None:
-        grace = self._settings.stop_timeout
-        await self._call(method, path, params={"timeout": str(grace), **params}, limit=self._settings.timeout + grace)
+    async def _ending(self, method: str, container_id: str, path: str = "", **params: str) -> None:
+        """A call in which the container has its own time to end; only the patience with the engine depends on it."""
+        answer = await self._call("GET", f"/containers/{container_id}/json")
+        try:
+            grace = int(answer.json()["Config"]["StopTimeout"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineError(Failure.GARBLED, f"the answer about container {container_id} is incomplete") from error
+        limit = self._settings.timeout + grace
+        await self._call(method, f"/containers/{container_id}{path}", params=params, limit=limit)
 
     async def _call(
         self,
