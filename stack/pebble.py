@@ -60,9 +60,10 @@ class Pebble:
 
     def lead(self, hostname: str, address: str) -> None:
         """Has the name lead to that address."""
-        body = json.dumps({"host": hostname, "addresses": [address]}).encode()
-        url = f"http://127.0.0.1:{self.dns_management_port}/add-a"
-        urllib.request.urlopen(url, data=body, timeout=5).close()
+        for order in ("clear-a", "add-a"):
+            body = json.dumps({"host": hostname, "addresses": [address]}).encode()
+            url = f"http://127.0.0.1:{self.dns_management_port}/{order}"
+            urllib.request.urlopen(url, data=body, timeout=5).close()
 
     def start(self) -> None:
         """Starts both programs, and returns once they answer. Raises FileNotFoundError where they are not installed."""

@@ -24,7 +24,6 @@ from reconcilers.certs.acme_session import Account, OrderLost, Session
 from reconcilers.certs.ca import private_pem
 from reconcilers.certs.challenges import Responder
 from reconcilers.certs.issuer import Chain, Issued, IssueFailed, Window
-from reconcilers.certs.ledger import fingerprint_of
 from reconcilers.certs.model import due
 from reconcilers.certs.remote import Remote, RemoteSettings, waiting_time
 
@@ -78,7 +77,7 @@ class Acme:
         return await self._remote.ask(lambda: self._translated(lambda session: self._issue(session, hostname)))
 
     def issued(self, leaf: x509.Certificate) -> bool:
-        """Whether it is the last one of some hostname."""
+        """Whether it is one of the last of some hostname."""
         return self._remote.ledger.issued(leaf)
 
     def verify(self, hostname: str, chain: Chain) -> None:
@@ -121,7 +120,7 @@ class Acme:
         except OrderLost:
             ledger.close_order(hostname)
             raise
-        ledger.note(hostname, fingerprint=fingerprint_of(issued.chain[0]))
+        ledger.note_issued(hostname, issued.chain[0])
         return issued
 
     def _translated(self, work: Callable[[Session], T]) -> T:
@@ -129,10 +128,15 @@ class Acme:
         session = Session(remote.url, remote.ca_file, remote.patience)
         try:
             session.open()
-            return work(session)
-        except messages.Error as error:
-            if error.code == "accountDoesNotExist":
+            try:
+                return work(session)
+            except messages.Error as error:
+                if error.code != "accountDoesNotExist":
+                    raise
+                # A CA that was set up anew: we register anew, once.
                 self._account.forget()
+                return work(session)
+        except messages.Error as error:
             raise IssueFailed(_sentence(error), retry_after=self._remote.heed(session.retry_after)) from error
         except errors.TimeoutError as error:
             raise IssueFailed("the order was not ready in time; it goes on with the next attempt") from error

@@ -56,7 +56,8 @@ class Account:
         """Has requests signed, registering first where that was never done. Raises what the library does; OSError."""
         with self._lock:
             key = JWKEC(key=self._key())
-            acme.net.key = key
+            # Who registers signs with the key itself, and with no account that the server forgot.
+            acme.net.key, acme.net.account = key, None
             known = read(self._path)
             url = _Registered.model_validate_json(known).url if known else self._register(acme, key)
             acme.net.account = messages.RegistrationResource(uri=url, body=messages.Registration())

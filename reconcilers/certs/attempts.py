@@ -11,11 +11,15 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from reconcilers.base import Clock
 from reconcilers.certs.issuer import IssueFailed
 from reconcilers.certs.issuers import Issuers, Obtained
-from reconcilers.certs.model import Attempt, due
+from reconcilers.certs.model import Attempt
 
 log = structlog.get_logger("certs")
+
+_STALE = timedelta(hours=1)
+"""An end that nobody wanted to know of for so long is no news any more."""
 
 _Key = tuple[str, str]
 
@@ -25,14 +29,16 @@ class _Attempt:
     urgent: bool
     obtained: Obtained | None = None
     failure: IssueFailed | None = None
+    ended_at: datetime | None = None
 
 
 class Attempts:
     """All attempts of one node, one at a time for each service and hostname."""
 
-    def __init__(self, issuers: Issuers, lifetime: timedelta) -> None:
+    def __init__(self, issuers: Issuers, lifetime: timedelta, clock: Clock) -> None:
         self._issuers = issuers
         self._lifetime = lifetime
+        self._clock = clock
         self._attempts: dict[_Key, _Attempt] = {}
         self._begun: asyncio.Queue[_Key] = asyncio.Queue()
 
@@ -43,12 +49,13 @@ class Attempts:
             self._attempts[key] = _Attempt(urgent)
             self._begun.put_nowait(key)
 
-    def of(self, service: str, now: datetime) -> dict[str, Attempt]:
+    def of(self, service: str) -> dict[str, Attempt]:
         """By hostname: what is under way for a service, or how it ended."""
+        now = self._clock()
         return {
             hostname: _told(attempt)
             for (owner, hostname), attempt in self._attempts.items()
-            if owner == service and not _is_stale(attempt, now)
+            if owner == service and (attempt.ended_at is None or now - attempt.ended_at < _STALE)
         }
 
     def obtained(self, service: str, hostname: str) -> Obtained | None:
@@ -70,7 +77,7 @@ class Attempts:
 
     def _runs(self, key: _Key) -> bool:
         attempt = self._attempts.get(key)
-        return attempt is not None and attempt.obtained is None and attempt.failure is None
+        return attempt is not None and attempt.ended_at is None
 
     async def _obtain(self, key: _Key, wake: Callable[[str], None]) -> None:
         service, hostname = key
@@ -82,18 +89,11 @@ class Attempts:
         except Exception as error:  # a defect of one issuer is one attempt's failure
             log.exception("defect", hostname=hostname)
             attempt.failure = IssueFailed(f"{self._issuers.first.name}: {type(error).__name__}: {error}")
+        attempt.ended_at = self._clock()
         wake(service)
 
 
 def _told(attempt: _Attempt) -> Attempt:
     if attempt.failure is None:
-        return Attempt(running=attempt.obtained is None)
+        return Attempt(running=attempt.ended_at is None)
     return Attempt(False, attempt.failure.message, attempt.failure.retry_after, attempt.failure.counts)
-
-
-def _is_stale(attempt: _Attempt, now: datetime) -> bool:
-    """Whether it was obtained so long ago, and never needed, that it would have to be renewed at once."""
-    if attempt.obtained is None:
-        return False
-    leaf = attempt.obtained.issued.chain[0]
-    return now >= due(leaf.not_valid_before_utc, leaf.not_valid_after_utc)

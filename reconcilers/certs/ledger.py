@@ -31,8 +31,8 @@ class Entry(Model):
     """The order as the server last gave it (RFC 8555, section 7.1.3)."""
     key: str = ""
     """The certificate's private key, in PEM, for as long as the order is needed."""
-    fingerprint: str = ""
-    """SHA-256 of the DER of the certificate issued last."""
+    fingerprints: tuple[str, ...] = ()
+    """SHA-256 of the DER of the certificate issued last, and of the one before, which serves until that is in place."""
 
 
 class Ledger:
@@ -59,15 +59,21 @@ class Ledger:
             self._entries[hostname] = entry
         return entry
 
+    def note_issued(self, hostname: str, leaf: x509.Certificate) -> None:
+        """Knows the certificate from now on. Blocks. Raises OSError."""
+        known, new = self.entry(hostname).fingerprints, fingerprint_of(leaf)
+        self.note(hostname, fingerprints=known if new in known else (new, *known[:1]))
+
     def close_order(self, hostname: str) -> None:
         """The order is over: its key is in its place, or of no use. Blocks. Raises OSError."""
         if hostname in self._entries:
             self.note(hostname, order="", body={}, key="")
 
     def issued(self, leaf: x509.Certificate) -> bool:
-        """Whether this certificate is the last one of some hostname."""
+        """Whether this certificate is one of the last two of some hostname."""
         fingerprint = fingerprint_of(leaf)
-        return any(entry.fingerprint == fingerprint for entry in self._entries.values())
+        # Threads add to it meanwhile.
+        return any(fingerprint in entry.fingerprints for entry in list(self._entries.values()))
 
 
 def fingerprint_of(leaf: x509.Certificate) -> str:

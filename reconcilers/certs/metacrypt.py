@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from reconcilers.base import Clock
 from reconcilers.certs.issuer import Chain, Issued, IssueFailed, PrivateKey, Window
-from reconcilers.certs.ledger import fingerprint_of
 from reconcilers.certs.remote import Remote, RemoteSettings
 
 _CALL = 15
@@ -69,7 +68,7 @@ class Metacrypt:
         return await self._remote.ask(lambda: self._issue(hostname, lifetime))
 
     def issued(self, leaf: x509.Certificate) -> bool:
-        """Whether it is the last one of some hostname."""
+        """Whether it is one of the last of some hostname."""
         return self._remote.ledger.issued(leaf)
 
     def verify(self, hostname: str, chain: Chain) -> None:
@@ -88,7 +87,7 @@ class Metacrypt:
             token = Path(self._settings.token_file).read_text().strip()
             self._remote.budget.spend()
             issued = _parsed(self._post(token, hostname, lifetime))
-            self._remote.ledger.note(hostname, fingerprint=fingerprint_of(issued.chain[0]))
+            self._remote.ledger.note_issued(hostname, issued.chain[0])
         except HTTPError as error:
             with error:
                 wait = self._remote.heed(error.headers.get("Retry-After"))

@@ -74,7 +74,7 @@ class Certs:
             settings.retry_first,
             settings.retry_most,
         )
-        self._attempts = Attempts(self._issuers, settings.lifetime)
+        self._attempts = Attempts(self._issuers, settings.lifetime, clock)
         self._advice = Advice(clock)
         self._files = Files()
         self._interested: dict[str, frozenset[Path]] = {}
@@ -93,7 +93,7 @@ class Certs:
             pairs=found,
             holders=await self._holders(service, wanted),
             now=now,
-            attempts=self._attempts.of(service.name, now),
+            attempts=self._attempts.of(service.name),
             suggested=self._advice.suggested,
         )
         if service.deleting:
