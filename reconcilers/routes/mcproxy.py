@@ -13,7 +13,7 @@ from api.gen.mc_proxy.v1 import admin_pb2 as pb
 from api.gen.mc_proxy.v1.admin_pb2_grpc import ProxyAdminServiceStub
 from api.spec import RouteMode
 from reconcilers.base import Terminal, Transient
-from reconcilers.routes.plan import Listing, ProxyRoute
+from reconcilers.routes.model import Listing, ProxyRoute
 
 Answer = TypeVar("Answer")
 

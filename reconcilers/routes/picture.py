@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from reconcilers.base import Terminal, Transient
 from reconcilers.routes.mcproxy import McProxy
-from reconcilers.routes.plan import Key, Listing, ProxyRoute
+from reconcilers.routes.model import Key, Listing, ProxyRoute
 
 
 @dataclass(frozen=True, slots=True)

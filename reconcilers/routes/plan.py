@@ -1,100 +1,16 @@
 """Which route is programmed or withdrawn: the whole decision, and nothing but the decision."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from api.conditions import Reason, Status
 from api.resolve import ResolvedRoute, ResolvedService
 from api.service import Certificate, RouteClaim, Service
 from api.spec import RouteMode
 from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan
+from reconcilers.routes.model import Hold, Key, Listing, Observed, Program, ProxyRoute, Withdraw
 
-Key = tuple[str, str]
-"""(listener, hostname): what identifies a route in mc-proxy."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyRoute:
-    """A route as mc-proxy holds it."""
-
-    listener: str
-    hostname: str
-    backend: str
-    mode: RouteMode
-    cert_path: str = ""
-    key_path: str = ""
-    backend_tls: bool = False
-    send_proxy_protocol: bool = False
-    policies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
-    """L7 policies (type, value): the operator's, passed on as they are and no difference to us."""
-
-    @property
-    def key(self) -> Key:
-        """What identifies it."""
-        return self.listener, self.hostname
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Everything that mc-proxy holds at one moment."""
-
-    listeners: frozenset[str]
-    routes: Mapping[Key, ProxyRoute]
-
-
-NOTHING = Listing(frozenset(), {})
-"""What is seen by whoever does not look."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What is known of the world around the service."""
-
-    listing: Listing
-    holders: Mapping[Key, str] = field(default_factory=dict)
-    """Names that other services hold."""
-    refused: frozenset[Key] = frozenset()
-    """Names that mc-proxy refused last time: they go last, so that they do not hold up the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Program(Action):
-    """Tells mc-proxy of a route, and notes in the claim what it was told."""
-
-    route: ProxyRoute
-    claim: RouteClaim
-    """As it is once mc-proxy knows the route."""
-    cause: str
-    verb: ClassVar[str] = "programmed"
-
-    @property
-    def subject(self) -> str:
-        """`hostname:port`."""
-        return f"{self.route.hostname}{self.route.listener}"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"route {self.subject} to {self.route.backend} by {self.route.mode} ({self.cause})"
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw(Action):
-    """Takes a route of ours out of mc-proxy, and lets its name go."""
-
-    listener: str
-    hostname: str
-    cause: str
-    verb: ClassVar[str] = "withdrew"
-
-    @property
-    def subject(self) -> str:
-        """`hostname:port`."""
-        return f"{self.hostname}{self.listener}"
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"withdraw route {self.subject} ({self.cause})"
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +38,21 @@ def wanted(desired: ResolvedService) -> tuple[ResolvedRoute, ...]:
 def plan(service: Service, desired: ResolvedService, observed: Observed) -> Plan:
     """What to do for a service that is wanted, running or stopped."""
     problems: list[_Problem] = []
-    programs: list[Program] = []
-    routes = wanted(desired)
-    withdrawals = _withdrawals(service, routes, "not defined any more" if desired.active else "the service is stopped")
-    for route in sorted(routes, key=_key):
-        match _decide(service, route, observed):
-            case Program() as program:
-                programs.append(program)
-            case Withdraw() as withdraw:
-                withdrawals.append(withdraw)
-                problems.append(_Problem(Reason.WAITING_FOR_CONTAINER, f"{withdraw.subject} waits for a new port"))
-            case _Problem() as problem:
-                problems.append(problem)
-    programs.sort(key=lambda program: program.route.key in observed.refused)
-    return Plan((*withdrawals, *programs), _outcome(desired, problems))
+    actions: list[Action] = list(_withdrawals(service, desired, observed.listing))
+    for route in sorted(wanted(desired), key=_key):
+        decision = _decide(service, route, observed)
+        if decision.action is not None:
+            actions.append(decision.action)
+        if decision.problem is not None:
+            problems.append(decision.problem)
+    # What leads astray goes first, what was refused before goes last.
+    actions.sort(key=lambda action: (not isinstance(action, Withdraw), _was_refused(action, observed)))
+    return Plan(tuple(actions), _outcome(desired, problems))
 
 
 def plan_deletion(service: Service) -> Plan:
     """What to do for a service on its way out."""
-    return Plan(tuple(_withdrawals(service, (), "the service is being deleted")), NOT_NEEDED)
+    return Plan(tuple(_withdrawal(claim, "the service is being deleted") for claim in _in_order(service)), NOT_NEEDED)
 
 
 def assume(service: Service, actions: Iterable[Action]) -> Service:
@@ -148,8 +60,10 @@ def assume(service: Service, actions: Iterable[Action]) -> Service:
     claims = {(claim.listener, claim.hostname): claim for claim in service.claims}
     for action in actions:
         match action:
-            case Program():
-                claims[action.route.key] = action.claim
+            case Program() | Hold():
+                claims[action.claim.listener, action.claim.hostname] = action.claim
+            case Withdraw(kept=RouteClaim() as kept):
+                claims[kept.listener, kept.hostname] = kept
             case Withdraw():
                 claims.pop((action.listener, action.hostname), None)
     return service.model_copy(update={"claims": tuple(claims.values())})
@@ -166,43 +80,92 @@ def _outcome(desired: ResolvedService, problems: list[_Problem]) -> Outcome:
     return Outcome(Status.FALSE, problems[0].reason, "; ".join(problem.message for problem in problems))
 
 
-def _withdrawals(service: Service, routes: Iterable[ResolvedRoute], cause: str) -> list[Action]:
-    keys = {_key(route) for route in routes}
-    return [
-        Withdraw(claim.listener, claim.hostname, cause)
-        for claim in sorted(service.claims, key=lambda claim: (claim.listener, claim.hostname))
-        if (claim.listener, claim.hostname) not in keys
-    ]
+def _withdrawals(service: Service, desired: ResolvedService, listing: Listing) -> Iterable[Withdraw]:
+    """What is not defined any more goes with its name; what is only stopped goes, too, but keeps it."""
+    defined = {_key(route) for route in desired.routes}
+    for claim in _in_order(service):
+        key = claim.listener, claim.hostname
+        if key not in defined:
+            yield _withdrawal(claim, "not defined any more")
+        elif not desired.active and (claim.backend or key in listing.routes):
+            yield _withdrawal(claim, "the service is stopped", keep=True)
 
 
-def _decide(service: Service, route: ResolvedRoute, observed: Observed) -> Program | Withdraw | _Problem | None:
-    """What to do about one wanted route; None: it is as it should be."""
+def _withdrawal(claim: RouteClaim, cause: str, *, keep: bool = False) -> Withdraw:
+    kept = claim.model_copy(update={"backend": "", "certificate": ""}) if keep else None
+    return Withdraw(claim.listener, claim.hostname, cause, kept)
+
+
+def _in_order(service: Service) -> list[RouteClaim]:
+    return sorted(service.claims, key=lambda claim: (claim.listener, claim.hostname))
+
+
+def _was_refused(action: Action, observed: Observed) -> bool:
+    return isinstance(action, Program) and action.route.key in observed.refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What to do about one wanted route now, and what then still keeps it from being as it should be."""
+
+    action: Action | None = None
+    problem: _Problem | None = None
+
+
+def _decide(service: Service, route: ResolvedRoute, observed: Observed) -> _Decision:
     key, name = _key(route), f"{route.hostname}{route.listener}"
     claim = next((claim for claim in service.claims if (claim.listener, claim.hostname) == key), None)
     current = observed.listing.routes.get(key)
-    if obstacle := _obstacle(key, name, claim, observed):
-        return obstacle
+    if obstacle := _obstacle(key, name, observed):
+        return _Decision(problem=obstacle)
+    if claim is None and current is not None and not _may_be_ours(service, route, current):
+        message = f"{name} is a route to {current.backend} that MCP did not make"
+        return _Decision(problem=_Problem(Reason.CONFLICT, message))
     backend = _backend(service, route)
     if claim is not None and backend is None and _leads_astray(service, claim):
-        return Withdraw(route.listener, route.hostname, f"{claim.backend} is not this service's any more")
+        cause = f"{claim.backend} is not this service's any more"
+        waits = _Problem(Reason.WAITING_FOR_CONTAINER, f"{name} waits for a new port")
+        return _Decision(_withdrawal(claim, cause, keep=True), waits)
     certificate = service.certificate(route.hostname) if route.mode is RouteMode.L7 else None
-    if route.mode is RouteMode.L7 and (certificate is None or not certificate.fingerprint):
-        return _Problem(Reason.WAITING_FOR_CERTIFICATE, f"{name} waits for its certificate")
-    if backend is None:
-        return _Problem(Reason.WAITING_FOR_CONTAINER, f"{name} waits for component {route.component} to be ready")
-    return _program(route, backend, certificate, claim, current)
+    if problem := _missing(route, name, backend, certificate):
+        # Never under a route that is there: to claim it would make it ours.
+        hold = Hold(_claim(route, "", None)) if claim is None and current is None else None
+        return _Decision(hold, problem)
+    return _Decision(_program(route, backend or "", certificate, claim, current))
 
 
-def _obstacle(key: Key, name: str, claim: RouteClaim | None, observed: Observed) -> _Problem | None:
+def _obstacle(key: Key, name: str, observed: Observed) -> _Problem | None:
     """Why nothing may or can be done about the name, whatever the state of its service."""
     if key in observed.holders:
         return _Problem(Reason.CONFLICT, f'{name} is held by service "{observed.holders[key]}"')
     if key[0] not in observed.listing.listeners:
         known = ", ".join(sorted(observed.listing.listeners)) or "none"
         return _Problem(Reason.LISTENER_MISSING, f"{name}: mc-proxy has no listener {key[0]}; it has {known}")
-    stranger = observed.listing.routes.get(key) if claim is None else None
-    if stranger is not None:
-        return _Problem(Reason.CONFLICT, f"{name} is a route to {stranger.backend} that MCP did not make")
+    return None
+
+
+def _may_be_ours(service: Service, route: ResolvedRoute, current: ProxyRoute) -> bool:
+    """Whether a route that nobody claims is one that MCP made before the registry was lost.
+
+    It is when it leads to this service's own container, or to a port that is this service's alone, in the way in which
+    we would have it led. While neither is known yet, any route of ours could be meant.
+    """
+    if current.mode is not route.mode or current.backend_tls or current.send_proxy_protocol:
+        return False
+    certificate = service.certificate(route.hostname)
+    if route.mode is RouteMode.L7 and certificate is not None and current.cert_path != certificate.cert_path:
+        return False
+    if _backend(service, route) is None:
+        return current.backend.startswith(f"{_LOOPBACK}:")
+    return current.backend in _own_backends(service, route.component, route.key)
+
+
+def _missing(route: ResolvedRoute, name: str, backend: str | None, certificate: Certificate | None) -> _Problem | None:
+    """What the route waits for."""
+    if route.mode is RouteMode.L7 and (certificate is None or not certificate.fingerprint):
+        return _Problem(Reason.WAITING_FOR_CERTIFICATE, f"{name} waits for its certificate")
+    if backend is None:
+        return _Problem(Reason.WAITING_FOR_CONTAINER, f"{name} waits for component {route.component} to be ready")
     return None
 
 
@@ -222,7 +185,14 @@ def _program(
         key_path=certificate.key_path if certificate else "",
         policies=current.policies if current else (),
     )
-    told = RouteClaim(
+    told = _claim(route, backend, certificate)
+    if current == target and claim == told:
+        return None
+    return Program(target, told, _cause(target, told, claim, current), current)
+
+
+def _claim(route: ResolvedRoute, backend: str, certificate: Certificate | None) -> RouteClaim:
+    return RouteClaim(
         listener=route.listener,
         hostname=route.hostname,
         component=route.component,
@@ -231,13 +201,12 @@ def _program(
         backend=backend,
         certificate=certificate.fingerprint if certificate else "",
     )
-    if current == target and claim == told:
-        return None
-    return Program(target, told, _cause(target, told, claim, current))
 
 
 def _cause(target: ProxyRoute, told: RouteClaim, claim: RouteClaim | None, current: ProxyRoute | None) -> str:
     """Why mc-proxy is told something: our wish changed, or what it holds did."""
+    if claim is None and current is not None:
+        return "found in the proxy, leading to our own container"
     if claim is None or not claim.backend:
         return "new"
     led = current.backend if current else ""
@@ -257,19 +226,24 @@ def _backend(service: Service, route: ResolvedRoute) -> str | None:
     component = service.component(route.component)
     if component is None or not component.ready:
         return None
-    return next((f"127.0.0.1:{served.port}" for served in component.ports if served.route == route.key), None)
+    return next((f"{_LOOPBACK}:{served.port}" for served in component.ports if served.route == route.key), None)
 
 
 def _leads_astray(service: Service, claim: RouteClaim) -> bool:
     """Whether the route leads to a port that we lost: what answers there is somebody else's."""
-    if not claim.backend:
-        return False
-    allocated = service.port(claim.component, claim.route)
-    component = service.component(claim.component)
-    ours = {served.port for served in component.ports} if component else set()
-    if allocated is not None and not allocated.contested:
-        ours.add(allocated.port)
-    return claim.backend not in {f"127.0.0.1:{port}" for port in ours}
+    return bool(claim.backend) and claim.backend not in _own_backends(service, claim.component, claim.route)
+
+
+def _own_backends(service: Service, component: str, route: str) -> set[str]:
+    """Where nobody but this service can answer: its container's ports, and those that are given to the route."""
+    record = service.component(component)
+    ports = {served.port for served in record.ports} if record else set()
+    ports |= {
+        allocation.port
+        for allocation in service.ports
+        if (allocation.component, allocation.route) == (component, route) and not allocation.contested
+    }
+    return {f"{_LOOPBACK}:{port}" for port in ports}
 
 
 def _key(route: ResolvedRoute) -> Key:

@@ -11,8 +11,8 @@ from api.service import Finalizer, RouteClaim, Service
 from reconcilers.base import Action, Claimed, Plan, Registry, Terminal
 from reconcilers.routes import plan as planner
 from reconcilers.routes.mcproxy import McProxy
+from reconcilers.routes.model import NOTHING, Hold, Key, Listing, Observed, Program, Withdraw
 from reconcilers.routes.picture import Picture
-from reconcilers.routes.plan import NOTHING, Key, Listing, Observed, Program, Withdraw
 
 
 class Routes:
@@ -55,6 +55,8 @@ class Routes:
     async def execute(self, service: Service, action: Action) -> None:
         """Carries out one action. Raises Transient, or Terminal where another service was quicker."""
         match action:
+            case Hold():
+                await self._claim(service, action.claim)
             case Program():
                 await self._program(service, action)
             case Withdraw():
@@ -116,7 +118,10 @@ class Routes:
 
     async def _withdraw(self, service: Service, action: Withdraw) -> None:
         await self._proxy().remove(service.name, (action.listener, action.hostname))
-        await self._registry.release_route(service.name, action.listener, action.hostname)
+        if action.kept is not None:
+            await self._claim(service, action.kept)
+        else:
+            await self._registry.release_route(service.name, action.listener, action.hostname)
         self._refused.discard((action.listener, action.hostname))
 
     async def _claim(self, service: Service, claim: RouteClaim) -> None:

@@ -22,7 +22,7 @@ from reconcilers.base import Outcome, Terminal, Transient
 from reconcilers.certs.ca import EmbeddedCa
 from reconcilers.certs.reconciler import Certs, CertSettings
 from reconcilers.routes.mcproxy import McProxy
-from reconcilers.routes.plan import ProxyRoute
+from reconcilers.routes.model import ProxyRoute
 from reconcilers.routes.reconciler import Routes
 from stack import web
 from tests.system.routes.conftest import Proxyd

@@ -17,8 +17,8 @@ from api.gen.mc_proxy.v1 import admin_pb2 as pb
 from api.spec import RouteMode
 from reconcilers.base import Terminal, Transient
 from reconcilers.routes.mcproxy import McProxy
+from reconcilers.routes.model import ProxyRoute
 from reconcilers.routes.picture import Picture
-from reconcilers.routes.plan import ProxyRoute
 
 A = (":443", "a.test")
 B = (":443", "b.test")

@@ -7,7 +7,7 @@ from api.resolve import Defaults
 from api.service import RouteClaim, Service
 from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
 from reconcilers.base import Terminal
-from reconcilers.routes.plan import Withdraw
+from reconcilers.routes.model import Withdraw
 from reconcilers.routes.reconciler import Routes
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn
 
