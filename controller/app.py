@@ -18,6 +18,7 @@ from controller import listen
 from controller.agent import Agent, Loops, Task
 from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
+from controller.flapping import Flapping, FlappingSettings
 from controller.http import HttpServer
 from controller.inspect import Inspector, Look
 from controller.issuers import open_issuers
@@ -192,7 +193,17 @@ def _drivers(
 ) -> tuple[Driver, ...]:
     how = DriverSettings(workers=settings.loop.workers)
     return tuple(
-        Driver(reconciler, registry, queues[reconciler.name], metrics.reconciler(reconciler.name), how)
+        Driver(
+            reconciler,
+            registry,
+            queues[reconciler.name],
+            metrics.reconciler(reconciler.name),
+            how,
+            flapping,
+            utc_now,
+        )
+    often = FlappingSettings(settings.loop.flapping_changes, settings.loop.flapping_window_seconds)
+    flapping = Flapping(often, metrics.flapping, utc_now)
         for reconciler in reconcilers
     )
 

@@ -9,20 +9,27 @@ loop.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final, Protocol
 
 import structlog
 
 from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
 from api.service import Finalizer, Service
+from controller.flapping import Flapping
 from controller.metrics import ReconcilerMetrics
 from controller.queue import Backoff, Item, ShutDown, WorkQueue
 from controller.registry import ConditionUpdate, EventDraft, Report
-from reconcilers.base import Action, Outcome, Plan, Reconciler, Terminal, Transient
+from reconcilers.base import Action, Clock, Outcome, Plan, Reconciler, Terminal, Transient
 
 log = structlog.get_logger("driver")
+
+_WORTH_TELLING: Final = 1.0
+"""Seconds. Of a look that is nearer than that nobody reads in time."""
+_WORTH_WRITING: Final = 60.0
+"""Seconds. Where nothing is new but the next look of those that come more often, nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +80,21 @@ class Driver:
         queue: WorkQueue,
         metrics: ReconcilerMetrics,
         settings: DriverSettings,
+        flapping: Flapping,
+        clock: Clock,
     ) -> None:
         self.reconciler = reconciler
         self.queue = queue
         self._registry = registry
         self._metrics = metrics
         self._settings = settings
+        self._flapping = flapping
+        self._clock = clock
         self._last_converged: dict[str, int] = {}
         self._departed: dict[str, float] = {}
         self._drifting: set[str] = set()
+        self._acted: dict[str, tuple[int, set[str]]] = {}
+        """On which subjects, in which generation."""
         self._log = log.bind(reconciler=reconciler.name)
 
     async def run(self) -> None:
@@ -124,24 +137,29 @@ class Driver:
             return "success"
         run = _Run(service)
         await self._attempt(run, item)
-        report = self._report(run)
+        if run.done and run.drift:
+            self._flapping.corrected(service, self.reconciler.name, f"{run.done[-1].verb} {run.done[-1].told()}")
+        wait = self._retry(run) if run.failure is not None else self._requeue(run)
+        report = self._report(run, wait)
         if report.says_more_than(service):
             await self._registry.report(service.name, report)
+        if flaps := self._flapping.report(service):
+            await self._registry.report(service.name, flaps)
         self._track_drift(run)
         if run.failure is not None:
-            return self._retry(run)
+            return "requeue" if _is_soon(run.failure) else "error"
         self.queue.forget(item.key)
         if service.deleting:
             return await self._finish_deletion(run)
-        if run.outcome.requeue_after is not None:
-            self.queue.add_after(item.key, run.outcome.requeue_after.total_seconds())
-            return "requeue_after"
-        return "success"
+        return "success" if wait is None else "requeue_after"
 
     async def _attempt(self, run: _Run, item: Item) -> None:
         try:
             plan = await self.reconciler.plan(run.service)
             self._notice_drift(run, plan, item)
+            if run.drift and (pause := self._flapping.pause(run.service, self.reconciler.name)):
+                run.outcome = _slowed(plan, pause)
+                return
             for action in plan.actions:
                 await self.reconciler.execute(run.service, action)
                 run.done.append(action)
@@ -169,11 +187,11 @@ class Driver:
             )
             self._log.error("defect", service=run.service.name, exc_info=failure)
 
-    def _report(self, run: _Run) -> Report:
+    def _report(self, run: _Run, wait: float | None) -> Report:
         events = [
             EventDraft(
                 kind=action.verb,
-                message=action.describe(),
+                message=self._told(run, action),
                 actor=self.reconciler.name,
                 generation=run.service.generation,
                 drift=run.drift,
@@ -190,14 +208,37 @@ class Driver:
                     drift=False,
                 )
             )
+        return Report(condition=self._condition(run, wait), events=tuple(events))
+
+    def _condition(self, run: _Run, wait: float | None) -> ConditionUpdate:
+        look = None if wait is None or wait < _WORTH_TELLING else self._clock() + timedelta(seconds=wait)
         condition = ConditionUpdate(
             type=self.reconciler.condition,
             status=run.outcome.status,
             reason=run.outcome.reason,
             message=run.outcome.message,
             observed_generation=run.service.generation,
+            next_look_at=look,
         )
-        return Report(condition=condition, events=tuple(events))
+        known = run.service.condition(condition.type)
+        if look is None or wait is None or known is None or known.next_look_at is None:
+            return condition
+        as_it_was = replace(condition, next_look_at=known.next_look_at)
+        same = abs((look - known.next_look_at).total_seconds()) < _WORTH_TELLING
+        periodic = run.failure is None and wait < _WORTH_WRITING
+        return as_it_was if (same or periodic) and as_it_was.is_known_of(run.service) else condition
+
+    def _told(self, run: _Run, action: Action) -> str:
+        """What was done and why: where it follows from a wish, whose."""
+        service = run.service
+        generation, subjects = self._acted.get(service.name, (0, set()))
+        if generation != service.generation:
+            generation, subjects = service.generation, set()
+        # The first thing done to a subject is due to the wish, what is done to it later is due to the world.
+        wished = not (run.drift or service.deleting or action.subject in subjects)
+        self._acted[service.name] = (generation, subjects | {action.subject})
+        by = f" by {service.actor}" if service.actor else ""
+        return f"{action.told()}, generation {service.generation}{by}" if wished else action.told()
 
     def _newly_failed(self, run: _Run) -> bool:
         progressing = run.failure is None or run.outcome.reason is Reason.PROGRESSING
@@ -207,18 +248,29 @@ class Driver:
         current = (run.outcome.reason, run.service.generation)
         return before is None or (before.reason, before.observed_generation) != current
 
-    def _retry(self, run: _Run) -> str:
-        key, soon = run.service.name, isinstance(run.failure, Transient) and run.failure.delay is not None
-        wait = self.queue.retry(key, self._backoff(run.failure))
+    def _requeue(self, run: _Run) -> float | None:
+        """Seconds until a service that was looked at without a failure is looked at again; None: when it is woken."""
+        if run.service.deleting and (run.done or run.outcome.reason is not Reason.TERMINATING):
+            return None
+        after = None if run.outcome.requeue_after is None else run.outcome.requeue_after.total_seconds()
+        # Once it was quiet for long enough, somebody has to say so.
+        waits = [wait for wait in (after, self._flapping.quiet_in(run.service)) if wait is not None]
+        if waits:
+            self.queue.add_after(run.service.name, min(waits))
+        return after
+
+    def _retry(self, run: _Run) -> float:
+        """Seconds until a service whose look failed is looked at again."""
+        wait = self.queue.retry(run.service.name, self._backoff(run.failure))
         self._log.log(
-            logging.INFO if soon else logging.WARNING,
+            logging.INFO if _is_soon(run.failure) else logging.WARNING,
             "retrying",
-            service=key,
+            service=run.service.name,
             reason=run.outcome.reason,
             message=run.outcome.message,
             retry_in_seconds=round(wait, 3),
         )
-        return "requeue" if soon else "error"
+        return wait
 
     def _backoff(self, failure: Exception | None) -> Backoff:
         if isinstance(failure, Terminal):
@@ -245,10 +297,11 @@ class Driver:
         key, generation = run.service.name, run.service.generation
         if run.service.deleting or self._converged(run.service) != generation:
             return
-        if plan.outcome.status is not Status.TRUE or plan.actions:
+        mends = any(not action.tidies for action in plan.actions)
+        if plan.outcome.status is not Status.TRUE or mends:
             # It may take several looks from the first sign to the first thing that can be done.
             self._departed.setdefault(key, item.since)
-        run.drift = bool(plan.actions)
+        run.drift = mends
         if run.drift and key not in self._drifting:
             self._drifting.add(key)
             self._metrics.drift_found.inc()
@@ -274,3 +327,15 @@ class Driver:
         self._drifting.discard(key)
         self._departed.pop(key, None)
         self._last_converged.pop(key, None)
+        self._acted.pop(key, None)
+        self._flapping.forget(key)
+
+
+def _is_soon(failure: Exception | None) -> bool:
+    """Whether it was expected to last a moment."""
+    return isinstance(failure, Transient) and failure.delay is not None
+
+
+def _slowed(plan: Plan, pause: float) -> Outcome:
+    message = f"had to be mended too often lately; waits before it does this again: {plan.actions[0].describe()}"
+    return Outcome(Status.FALSE, Reason.FLAPPING, message, timedelta(seconds=pause))

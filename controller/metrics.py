@@ -72,6 +72,11 @@ class Metrics:
         self._drift_seconds = self._histogram(
             "mcp_drift_correction_seconds", "From noticing a drift to its correction.", _SLOW
         )
+        self.flapping = Counter(
+            "mcp_flapping",
+            "Services that began to be mended so often that it is done more slowly.",
+            registry=self.registry,
+        )
         self._depth = self._gauge("mcp_workqueue_depth", "Services waiting to be looked at.")
         self._adds = self._counter("mcp_workqueue_adds_total", "Additions to the queue.")
         self._retries = self._counter("mcp_workqueue_retries_total", "Retries after failures.")
@@ -148,7 +153,9 @@ def _by_condition(services: tuple[Service, ...]) -> Metric:
     for service in services:
         for kind in ConditionType:
             condition = service.condition(kind)
-            counts[kind, condition.status if condition else Status.UNKNOWN] += 1
+            # That a service flaps is said once it did.
+            unsaid = Status.FALSE if kind is ConditionType.FLAPPING else Status.UNKNOWN
+            counts[kind, condition.status if condition else unsaid] += 1
     for (kind, status), count in counts.items():
         family.add_metric((kind, status), count)
     return family

@@ -189,6 +189,12 @@ class LoopSettings(Model):
     workers: int = Field(default=4, ge=1, le=64, description="Services each reconciler looks at side by side.")
     resync_seconds: Seconds = Field(default=600.0, description="Each service is looked at at least so often.")
     stop_seconds: Seconds = Field(default=20.0, description="To finish what was begun when told to stop.")
+    flapping_changes: int = Field(
+        default=10, ge=2, le=1000, description="A service mended so often within the window is mended more slowly."
+    )
+    flapping_window_seconds: Seconds = Field(
+        default=600.0, description="So long in no need of mending, and a service does not flap any more."
+    )
 
 
 class MetricsSettings(Model):

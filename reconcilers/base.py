@@ -38,7 +38,7 @@ class Action(ABC):
 
     def told(self) -> str:
         """What an event says of it beside the verb: the description without its imperative."""
-        return self.describe().partition(" ")[2]
+        return self.describe().split(" ", len(self.verb.split()))[-1]
 
     @property
     def tidies(self) -> bool:

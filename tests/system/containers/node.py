@@ -16,6 +16,7 @@ from api.resolve import Defaults
 from api.service import Component, Finalizer, Service
 from api.spec import ServiceSpec
 from controller.driver import Driver, DriverSettings
+from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
@@ -148,7 +149,9 @@ async def running_node(
         wake=queue.add,
     )
     driver_settings = DriverSettings(transient=Backoff(0.1, 1.0), terminal=Backoff(0.5, 1.0))
-    driver = Driver(containers, registry, queue, metrics.reconciler("containers"), driver_settings)
+    flapping = Flapping(FlappingSettings(), metrics.flapping, utc_now)
+    series = metrics.reconciler("containers")
+    driver = Driver(containers, registry, queue, series, driver_settings, flapping, utc_now)
     tasks = [asyncio.create_task(part) for part in (containers.run(), driver.run(), _wakes(registry, queue))]
     for service in await registry.services():
         queue.add(service.name)

@@ -34,7 +34,7 @@ async def test_what_was_killed_starts_again_as_the_same_container(node: Node) ->
     service = await node.until_ready("alpha")
     assert answer(service) == "mcp-hello v1.0.0\n"
     (event,) = [event for event in await node.registry.events("alpha") if event.kind == "started"]
-    assert event.message == "start alpha-web: it exited with 137"
+    assert event.message == "alpha-web: it exited with 137"
     assert event.drift
 
 
@@ -59,7 +59,7 @@ async def test_what_was_removed_is_made_again(node: Node) -> None:
     assert answer(service) == "mcp-hello v1.0.0\n"
     assert service.components[0].restarts == 0
     events = [event.message for event in await node.registry.events("alpha") if event.kind == "created"]
-    assert events[-1] == f"create alpha-web from {images.HELLO}: it is gone"
+    assert events[-1] == f"alpha-web from {images.HELLO}: it is gone"
 
 
 @pytest.mark.parametrize("way", ["stop", "pause"])
@@ -82,7 +82,8 @@ async def test_a_changed_definition_replaces_the_container(node: Node) -> None:
     assert "COLOUR=blue" in answer(service, "/cgi-bin/env")
     assert (after.generation, after.ports) == (2, before.ports)
     (event,) = [event for event in await node.registry.events("alpha") if event.kind == "replaced"]
-    assert event.message == f"replace alpha-web: env changed; image {images.HELLO} -> {images.HELLO_NEXT}"
+    change = f"env changed; image {images.HELLO} -> {images.HELLO_NEXT}"
+    assert event.message == f"alpha-web: {change}, generation 2 by test"
     assert node.names("alpha") == ["alpha-web"]
 
 

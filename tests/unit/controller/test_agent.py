@@ -11,9 +11,10 @@ import pytest
 from api.service import Service
 from controller.agent import Agent, Loops, Task
 from controller.driver import Driver, DriverSettings
+from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import WorkQueue
-from controller.registry import Registry
+from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.wakes import ALL, Wakes
 from reconcilers.base import Action
@@ -43,7 +44,9 @@ class Started:
     def __init__(self, registry: Registry, ports: Gated, watchers: dict[str, Task], stop_seconds: float) -> None:
         metrics = Metrics(ALL)
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
-        driver = Driver(ports, registry, queues["ports"], metrics.reconciler("ports"), DriverSettings(workers=1))
+        flapping = Flapping(FlappingSettings(), metrics.flapping, utc_now)
+        series, how = metrics.reconciler("ports"), DriverSettings(workers=1)
+        driver = Driver(ports, registry, queues["ports"], series, how, flapping, utc_now)
         loops = Loops([driver], watchers, Wakes(queues, registry), Rollouts(registry, metrics))
         self.stop = asyncio.Event()
         agent = Agent(registry, loops, resync_seconds=600, stop_seconds=stop_seconds)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 import pytest
@@ -14,6 +14,7 @@ from api.conditions import Condition, ConditionType, Reason, Status
 from api.errors import RegistryUnavailable
 from api.service import Finalizer, Service
 from controller.driver import Driver, DriverSettings
+from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import EventDraft, Report
@@ -26,7 +27,7 @@ ONE_SECOND = timedelta(seconds=1)
 
 
 def make_service(name: str = "hello", **changes: object) -> Service:
-    fresh = {"name": name, "conditions": (), "deletion_requested_at": None, "generation": 1}
+    fresh = {"name": name, "conditions": (), "deletion_requested_at": None, "generation": 1, "actor": "ann"}
     return full_service().model_copy(update=fresh | changes)
 
 
@@ -70,6 +71,7 @@ class MemoryRegistry:
             message=update.message,
             observed_generation=update.observed_generation,
             last_transition=NOW,
+            next_look_at=update.next_look_at,
         )
         row = self.rows[service]
         others = tuple(known for known in row.conditions if known.type is not update.type)
@@ -132,7 +134,14 @@ class Rig:
         self.series = self.metrics.reconciler("ports")
         self.queue = WorkQueue(self.series.queue)
         settings = DriverSettings(workers=2, transient=Backoff(1, 60), terminal=Backoff(10, 300))
-        self.driver = Driver(reconciler, registry, self.queue, self.series, settings)
+        loop = asyncio.get_running_loop()
+
+        def clock() -> datetime:
+            return NOW + timedelta(seconds=loop.time())
+
+        often = FlappingSettings(changes=3, window=600)
+        self.flapping = Flapping(often, self.metrics.flapping, clock)
+        self.driver = Driver(reconciler, registry, self.queue, self.series, settings, self.flapping, clock)
 
     def value(self, metric: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(metric, {"reconciler": "ports", **labels})
@@ -160,8 +169,8 @@ async def test_a_plan_is_carried_out_told_and_reported() -> None:
         await asyncio.sleep(1)
         assert rig.reconciler.touched == {"a", "b"}
         assert [(event.kind, event.message, event.actor, event.drift) for event in rig.registry.events] == [
-            ("touched", "touch a", "ports", False),
-            ("touched", "touch b", "ports", False),
+            ("touched", "a, generation 1 by ann", "ports", False),
+            ("touched", "b, generation 1 by ann", "ports", False),
         ]
         assert (rig.condition().status, rig.condition().observed_generation) == (Status.TRUE, 1)
         assert rig.value("mcp_reconcile_total", result="success") == 1
@@ -342,3 +351,80 @@ async def test_shutting_down_finishes_what_was_begun() -> None:
         rig.queue.add("other")
     assert reconciler.touched == {"a"}
     assert [name for name, _ in reconciler.looks] == ["hello"]
+
+
+async def test_an_event_names_the_wish_that_it_follows_from_and_no_wish_for_what_the_world_did() -> None:
+    reconciler = ScriptedReconciler("a")
+    reconciler.outcome = Outcome(Status.FALSE, Reason.PROGRESSING)
+    async with running(reconciler, make_service(generation=4)) as rig:
+        for _ in range(2):
+            rig.queue.add("hello")
+            await asyncio.sleep(1)
+            reconciler.touched.clear()
+        rig.registry.rows["hello"] = rig.registry.rows["hello"].model_copy(update={"generation": 5, "actor": ""})
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        rig.registry.rows["hello"] = rig.registry.rows["hello"].model_copy(update={"deletion_requested_at": NOW})
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+    assert [event.message for event in rig.registry.events] == [
+        "a, generation 4 by ann",
+        "a",
+        "a, generation 5",
+        "away a",
+    ]
+
+
+def next_look(rig: Rig) -> float | None:
+    """In seconds from the beginning."""
+    moment = rig.condition().next_look_at
+    return None if moment is None else (moment - NOW).total_seconds()
+
+
+async def test_a_condition_says_when_it_is_looked_at_again() -> None:
+    reconciler = ScriptedReconciler("a")
+    reconciler.failures = [Transient(Reason.ENGINE_UNREACHABLE, "podman is away") for _ in range(2)]
+    async with running(reconciler, make_service()) as rig:
+        rig.queue.add("hello")
+        await asyncio.sleep(0.5)
+        assert next_look(rig) == pytest.approx(1, abs=0.11)
+        await asyncio.sleep(1)
+        assert next_look(rig) == pytest.approx(3, abs=0.35)
+        await asyncio.sleep(5)
+        assert next_look(rig) is None
+
+
+async def test_the_next_look_alone_is_no_news_unless_it_is_another_one() -> None:
+    reconciler = ScriptedReconciler()
+    async with running(reconciler, make_service()) as rig:
+        for wait, looks, reports in ((timedelta(seconds=5), 4, 1), (timedelta(hours=1), 2, 2)):
+            reconciler.outcome = Outcome(Status.TRUE, Reason.CONVERGED, str(wait), requeue_after=wait)
+            before, written = len(reconciler.looks), rig.registry.reports
+            rig.queue.add("hello")
+            await asyncio.sleep(wait.total_seconds() * (looks - 0.5))
+            assert (len(reconciler.looks) - before, rig.registry.reports - written) == (looks, reports)
+
+
+async def test_a_moment_that_stays_the_same_is_told_once_however_often_it_is_looked_at() -> None:
+    reconciler = ScriptedReconciler()
+    async with running(reconciler, make_service()) as rig:
+        for at in range(0, 300, 100):
+            reconciler.outcome = Outcome(Status.TRUE, Reason.CONVERGED, requeue_after=timedelta(seconds=1000 - at))
+            rig.queue.add("hello")
+            await asyncio.sleep(100)
+        assert (rig.registry.reports, next_look(rig)) == (1, 1000)
+
+
+async def test_a_failing_registry_does_not_make_the_driver_busy() -> None:
+    class Full(MemoryRegistry):
+        async def report(self, service: str, report: Report) -> None:
+            self.reports += 1
+            raise RegistryUnavailable("the disk is full")
+
+    rig = Rig(ScriptedReconciler("a"), Full(make_service()))
+    task = asyncio.create_task(rig.driver.run())
+    rig.queue.add("hello")
+    await asyncio.sleep(60)
+    rig.queue.shut_down()
+    await task
+    assert rig.registry.reports < 8

@@ -24,6 +24,7 @@ DECLARED = {
     "mcp_reconcile_active_workers",
     "mcp_actions_total",
     "mcp_drift_found_total",
+    "mcp_flapping_total",
     "mcp_drift_corrected_total",
     "mcp_drift_correction_seconds",
     "mcp_workqueue_depth",

@@ -9,7 +9,7 @@ from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
 from api.service import Event, Service
 from controller.metrics import Metrics
-from controller.registry import ChangeKind, Registry, RegistryChange, Report
+from controller.registry import ChangeKind, EventDraft, Registry, RegistryChange, Report
 from controller.registry.subscription import Hub
 from controller.rollouts import Rollouts
 from tests.unit.controller.registry.samples import WORK, SteppingClock, condition, spec
@@ -93,9 +93,43 @@ async def test_one_that_is_deleted_is_not_waited_for(followed: Followed) -> None
     assert await followed.told() == []
 
 
+async def test_one_that_becomes_ready_while_no_agent_runs_is_told_by_the_next(tmp_path: object) -> None:
+    registry = await Registry.open(f"sqlite:///{tmp_path}/registry.db", "rift", clock=SteppingClock())
+    parts = Followed(registry)
+    for name in ("hello", "idle"):
+        await registry.apply(spec(name), actor="ann")
+    await registry.report("hello", Report(events=(EventDraft("created", "web", "containers", 1),)))
+    await parts.converge()
+    for start in range(2):
+        async with registry.subscribe() as changes:
+            running = asyncio.create_task(parts.rollouts.run(changes))
+            assert [event.generation for event in await parts.told()] == [1]
+            if start == 1:
+                await registry.apply(spec(version="v2"), actor="ann")
+                await parts.converge(2)
+                assert [event.generation for event in await parts.told()] == [1, 2]
+            running.cancel()
+    await registry.close()
+
+
+async def test_a_generation_that_asks_for_nothing_new_is_ready_at_once(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.registry.apply(spec().model_copy(update={"path": "src/hello"}), actor="ann")
+    for kind in WORK:
+        await followed.registry.report("hello", condition(kind, generation=2))
+    assert [event.generation for event in await followed.told()] == [1, 2]
+
+
 async def test_a_registry_that_is_away_ends_nothing() -> None:
     class Away:
         looks = 0
+
+        async def services(self) -> tuple[Service, ...]:
+            raise RegistryUnavailable("gone")
+
+        async def events(self, service: str = "", *, limit: int = 100, after_id: int = 0) -> tuple[Event, ...]:
+            raise RegistryUnavailable("gone")
 
         async def service(self, name: str) -> Service | None:
             self.looks += 1
