@@ -118,9 +118,7 @@ def _capability(value: str) -> str:
     return value
 
 
-_HOST = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*):(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]+|host-gateway)"
-)
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*):(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]+)")
 
 
 def _extra_host(value: str) -> str:

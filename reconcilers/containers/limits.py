@@ -4,6 +4,7 @@ A field that the definition leaves out is left out here as well: the image's or
 the engine's own value stands, and older containers keep their hash. Pure.
 """
 
+from math import ceil
 from signal import Signals
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ _RTMAX: Final = 64
 
 def limits(component: ResolvedComponent) -> dict[str, Any]:
     """The fields that the component gives a value."""
-    stop_timeout = round(component.stop_timeout.total_seconds())
+    # Whole seconds are all that the engine takes, and none would be an end by force at once.
+    stop_timeout = ceil(component.stop_timeout.total_seconds())
     fields: dict[str, Any] = {
         "resource_limits": _resources(component),
         "read_only_filesystem": component.read_only,

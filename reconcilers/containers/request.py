@@ -9,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Final
 
 from api.resolve import UNNETWORKED, ResolvedComponent, ResolvedService
 from api.service import Service
 from api.units import size
 from reconcilers.containers import model, peers
 from reconcilers.containers.limits import limits
+
+_SECRETS: Final = "/run/secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ def _spec(
     }
     if component.cmd:
         spec["command"] = list(component.cmd)
-    if mounts := [_mount(volume) for volume in component.volumes] + [_tmpfs(mount) for mount in component.tmpfs]:
+    if mounts := _mounts(component):
         spec["mounts"] = mounts
     if component.network in UNNETWORKED:
         return {**spec, "netns": {"nsmode": component.network}}
@@ -169,10 +172,23 @@ def _reachable(component: ResolvedComponent) -> dict[str, Any]:
     return {"networks": {component.network: {"aliases": [component.container_name]}}}
 
 
-def _mount(volume: str) -> dict[str, Any]:
+def _mounts(component: ResolvedComponent) -> list[dict[str, Any]]:
+    mounts = [_bind(volume) for volume in component.volumes] + [_tmpfs(mount) for mount in component.tmpfs]
+    if component.read_only and any(_is_below(_SECRETS, path or _SECRETS) for _, path in component.secrets):
+        # Among files that cannot be written the engine fails to make those of secrets where it puts them itself.
+        taken = any(mount["destination"].rstrip("/") == _SECRETS for mount in mounts)
+        return mounts if taken else [*mounts, _tmpfs(f"{_SECRETS}:size=1M,mode=755")]
+    return mounts
+
+
+def _bind(volume: str) -> dict[str, Any]:
     source, destination, *options = volume.split(":")
     flags = [flag for option in options for flag in option.split(",")]
     return {"type": "bind", "source": source, "destination": destination, "options": ["rbind", *flags]}
+
+
+def _is_below(folder: str, path: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
 
 
 def _tmpfs(mount: str) -> dict[str, Any]:

@@ -134,9 +134,9 @@ async def running_node(
     name = f"n-{zlib.crc32(bytes(folder)):08x}"
     registry = await Registry.open(f"sqlite:///{folder / 'registry.db'}", name)
     queue = WorkQueue((metrics := Metrics(["containers"])).reconciler("containers").queue)
-    settings = replace(EngineSettings(str(socket or host.socket), stop_timeout=1), **engine)
+    settings = replace(EngineSettings(str(socket or host.socket)), **engine)
     client = Engine(settings)
-    defaults = Defaults(network=f"{host.network}-{name}", service_root=str(folder / "srv"))
+    defaults = Defaults(network=f"{host.network}-{name}", service_root=str(folder / "srv"), stop_timeout="1s")
     containers = Containers(
         registry=registry,
         engine=client,
