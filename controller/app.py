@@ -194,6 +194,8 @@ def _drivers(
     how = DriverSettings(workers=settings.loop.workers)
     return tuple(
         Driver(
+    often = FlappingSettings(settings.loop.flapping_changes, settings.loop.flapping_window_seconds)
+    flapping = Flapping(often, metrics.flapping.inc, utc_now)
             reconciler,
             registry,
             queues[reconciler.name],
@@ -202,8 +204,6 @@ def _drivers(
             flapping,
             utc_now,
         )
-    often = FlappingSettings(settings.loop.flapping_changes, settings.loop.flapping_window_seconds)
-    flapping = Flapping(often, metrics.flapping, utc_now)
         for reconciler in reconcilers
     )
 

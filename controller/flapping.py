@@ -8,11 +8,10 @@ never slowed, and begins a new count.
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
-
-import prometheus_client
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import Service
@@ -64,7 +63,8 @@ class _History:
 class Flapping:
     """The corrections of every service, shared by all drivers; used on the event loop only."""
 
-    def __init__(self, settings: FlappingSettings, began: prometheus_client.Counter, clock: Clock) -> None:
+    def __init__(self, settings: FlappingSettings, began: Callable[[], None], clock: Clock) -> None:
+        """`began` is called for each service that begins to flap."""
         self._settings = settings
         self._began = began
         self._clock = clock
@@ -79,7 +79,7 @@ class Flapping:
             history.slowed += 1
         elif len(history.corrections) >= self._settings.changes:
             history.slowed = 1
-            self._began.inc()
+            self._began()
 
     def pause(self, service: Service, reconciler: str) -> float:
         """Seconds until that reconciler may mend something of the service again; 0: now."""

@@ -149,7 +149,7 @@ async def running_node(
         wake=queue.add,
     )
     driver_settings = DriverSettings(transient=Backoff(0.1, 1.0), terminal=Backoff(0.5, 1.0))
-    flapping = Flapping(FlappingSettings(), metrics.flapping, utc_now)
+    flapping = Flapping(FlappingSettings(), metrics.flapping.inc, utc_now)
     series = metrics.reconciler("containers")
     driver = Driver(containers, registry, queue, series, driver_settings, flapping, utc_now)
     tasks = [asyncio.create_task(part) for part in (containers.run(), driver.run(), _wakes(registry, queue))]

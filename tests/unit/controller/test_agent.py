@@ -44,7 +44,7 @@ class Started:
     def __init__(self, registry: Registry, ports: Gated, watchers: dict[str, Task], stop_seconds: float) -> None:
         metrics = Metrics(ALL)
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
-        flapping = Flapping(FlappingSettings(), metrics.flapping, utc_now)
+        flapping = Flapping(FlappingSettings(), metrics.flapping.inc, utc_now)
         series, how = metrics.reconciler("ports"), DriverSettings(workers=1)
         driver = Driver(ports, registry, queues["ports"], series, how, flapping, utc_now)
         loops = Loops([driver], watchers, Wakes(queues, registry), Rollouts(registry, metrics))

@@ -140,7 +140,7 @@ class Rig:
             return NOW + timedelta(seconds=loop.time())
 
         often = FlappingSettings(changes=3, window=600)
-        self.flapping = Flapping(often, self.metrics.flapping, clock)
+        self.flapping = Flapping(often, self.metrics.flapping.inc, clock)
         self.driver = Driver(reconciler, registry, self.queue, self.series, settings, self.flapping, clock)
 
     def value(self, metric: str, **labels: str) -> float:
