@@ -29,7 +29,7 @@ from controller.queue import WorkQueue
 from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.settings import Settings
-from controller.wakes import ALL, Wakes
+from controller.wakes import ALL, Waiters, Wakes
 from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
 from reconcilers.certs.issuer import Issuer
@@ -87,7 +87,7 @@ async def _serve(settings: Settings) -> None:
         loops = Loops(
             drivers=_drivers(settings, node.reconcilers, registry, queues, metrics),
             watchers=node.watchers,
-            wakes=Wakes(queues, registry),
+            wakes=Wakes(queues, registry, node.waiters),
             rollouts=Rollouts(registry, metrics),
         )
         agent = Agent(
@@ -142,6 +142,7 @@ class _Node:
 
     reconcilers: tuple[Reconciler, ...]
     watchers: Mapping[str, Task]
+    waiters: Waiters
 
 
 def _assemble(
@@ -152,7 +153,7 @@ def _assemble(
     wake: Mapping[str, Callable[[str], None]],
 ) -> _Node:
     defaults = settings.defaults
-    ports = Ports(registry, defaults, PortSettings(settings.ports.low, settings.ports.high))
+    ports = Ports(registry, defaults, PortSettings(settings.ports.low, settings.ports.high), wake["ports"])
     lifetime = timedelta(days=settings.certs.lifetime_days)
     pauses = (settings.certs.retry_first_seconds, settings.certs.retry_most_seconds)
     how = CertSettings(Path(settings.mcproxy.cert_dir), lifetime, *(timedelta(seconds=pause) for pause in pauses))
@@ -181,6 +182,7 @@ def _assemble(
             "certs-watch": partial(certs.run, wake["certs"]),
             "routes-watch": partial(routes.watch, wake["routes"]),
         },
+        waiters=containers.waiting,
     )
 
 
@@ -192,10 +194,10 @@ def _drivers(
     metrics: Metrics,
 ) -> tuple[Driver, ...]:
     how = DriverSettings(workers=settings.loop.workers)
-    return tuple(
-        Driver(
     often = FlappingSettings(settings.loop.flapping_changes, settings.loop.flapping_window_seconds)
     flapping = Flapping(often, metrics.flapping.inc, utc_now)
+    return tuple(
+        Driver(
             reconciler,
             registry,
             queues[reconciler.name],

@@ -1,6 +1,6 @@
 """Who looks again when something in the registry changes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -23,6 +23,18 @@ WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
 """By reconciler; what is not here wakes nobody, or is released for whoever waits."""
 
 
+class Waiters(Protocol):
+    """Who waits for something that another service does; see reconcilers.containers.waiting."""
+
+    def waiting_for(self, service: str) -> Collection[str]:
+        """Who waits for that service to be ready."""
+        ...
+
+    def waiting_for_routes_of(self, service: str) -> Collection[str]:
+        """Who waits for a route of that service to move."""
+        ...
+
+
 class Services(Protocol):
     """Where services are read."""
 
@@ -31,12 +43,17 @@ class Services(Protocol):
         ...
 
 
+_OF_CONTAINERS: Final = frozenset({ChangeKind.BACKEND, ChangeKind.COMPONENT, ChangeKind.SPEC, ChangeKind.GONE})
+_OF_ROUTES: Final = frozenset({ChangeKind.CLAIM, ChangeKind.CLAIM_RELEASED})
+
+
 class Wakes:
     """Turns registry changes into work, and sees to it that everything is looked at in the end."""
 
-    def __init__(self, queues: Mapping[str, WorkQueue], registry: Services) -> None:
+    def __init__(self, queues: Mapping[str, WorkQueue], registry: Services, waiters: Waiters) -> None:
         self._queues = queues
         self._registry = registry
+        self._waiters = waiters
 
     async def run(self, changes: Subscription) -> None:
         """Queues whoever depends on a change, for as long as there are changes."""
@@ -46,6 +63,14 @@ class Wakes:
                     await self._wake_waiting()
             for reconciler in WAKES.get(change.kind, ()):
                 self._queues[reconciler].add(change.service)
+            if change.kind in _OF_CONTAINERS:
+                self._wake_containers_of(self._waiters.waiting_for(change.service))
+            if change.kind in _OF_ROUTES:
+                self._wake_containers_of(self._waiters.waiting_for_routes_of(change.service))
+
+    def _wake_containers_of(self, services: Iterable[str]) -> None:
+        for service in services:
+            self._queues["containers"].add(service)
 
     async def resync(self) -> None:
         """Has every service looked at by everyone: after a start, and as the safety net below all events."""

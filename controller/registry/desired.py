@@ -140,7 +140,8 @@ def _ask_again(transaction: Transaction, row: ServiceRow, now: datetime) -> None
     """What needed a person may have been mended by one: whoever applies the same again wants to know, not to wait."""
     conditions = asked_again(row.conditions, now)
     # A generation whose containers were given up is tried once more.
-    components = tuple(c.model_copy(update={"failed_generation": 0, "failed_request": "", "failure": ""}) for c in row.components)
+    nothing = {"failed_generation": 0, "failed_request": "", "failure": ""}
+    components = tuple(component.model_copy(update=nothing) for component in row.components)
     if conditions != row.conditions or components != row.components:
         row.conditions = summarized(conditions, row.generation, now)
         row.components = components

@@ -1,6 +1,7 @@
 """What the containers reconciler can do, as values: `apply --dry-run` prints what `execute` carries out."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import ClassVar
 
 from api.service import ServedPort
@@ -37,7 +38,7 @@ class Create(ContainerAction):
 
 @dataclass(frozen=True, slots=True)
 class Replace(ContainerAction):
-    """Takes the old container away, once the new image is present, and makes the new one under its name."""
+    """Ends the old container, once the new image is present, and makes the new one under its name."""
 
     verb: ClassVar[str] = "replaced"
     request: ContainerRequest
@@ -45,6 +46,8 @@ class Replace(ContainerAction):
     """The old container."""
     leaves: tuple[str, ...]
     """The old container's networks."""
+    aside: str = ""
+    """The name under which the old one is kept until the new one is ready; empty: it is removed at once."""
 
     def describe(self) -> str:
         """Says what changed."""
@@ -67,6 +70,17 @@ class Start(ContainerAction):
 
 
 @dataclass(frozen=True, slots=True)
+class Restart(Start):
+    """Stops a container that runs and is not well, and starts it again."""
+
+    verb: ClassVar[str] = "restarted"
+
+    def describe(self) -> str:
+        """Says what is wrong with it."""
+        return _because(f"restart {self.name}", self.cause)
+
+
+@dataclass(frozen=True, slots=True)
 class Unpause(ContainerAction):
     """Lets a paused container go on."""
 
@@ -77,6 +91,25 @@ class Unpause(ContainerAction):
     def describe(self) -> str:
         """Says what is the case."""
         return _because(f"unpause {self.name}", self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(ContainerAction):
+    """Begins to watch the open connections of a container that shall end once it has none."""
+
+    verb: ClassVar[str] = "draining"
+    container_id: str
+    patience: timedelta
+    """The longest wait."""
+
+    @property
+    def tidies(self) -> bool:
+        """It ends nothing by itself."""
+        return True
+
+    def describe(self) -> str:
+        """Says for how long."""
+        return _because(f"drain {self.name} for up to {self.patience.total_seconds():g} s", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +131,75 @@ class Remove(ContainerAction):
     verb: ClassVar[str] = "removed"
     container_id: str
     networks: tuple[str, ...]
-    folder: str
+    folder: str = ""
+    outlived: bool = False
+    """Another one took its place already."""
+
+    @property
+    def tidies(self) -> bool:
+        """Whether an update is over with it."""
+        return self.outlived
 
     def describe(self) -> str:
         """Says why it is not wanted."""
         return _because(f"remove {self.name}", self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Promote(ContainerAction):
+    """Gives a container the name of its component."""
+
+    verb: ClassVar[str] = "replaced"
+    container_id: str
+
+    @property
+    def tidies(self) -> bool:
+        """It serves already."""
+        return True
+
+    def describe(self) -> str:
+        """Says what changed."""
+        return _because(f"replace {self.name}", self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp(ContainerAction):
+    """Notes that a new container failed, and removes it: what it was to replace goes on, or comes back."""
+
+    verb: ClassVar[str] = "gave up"
+    container_id: str
+    """Empty where it could not even be created."""
+    networks: tuple[str, ...]
+    generation: int
+    request: str
+    """What is not tried again; see Component.failed_request."""
+
+    @property
+    def tidies(self) -> bool:
+        """Nothing moved away from what was wanted: it never was there."""
+        return True
+
+    def describe(self) -> str:
+        """Says why it failed."""
+        return _because(f"give up {self.name}", self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(ContainerAction):
+    """Has the container before the one that failed come back under its name, and starts it."""
+
+    verb: ClassVar[str] = "restored"
+    container_id: str
+    ports: tuple[ServedPort, ...]
+
+    @property
+    def tidies(self) -> bool:
+        """It ends an update that failed."""
+        return True
+
+    def describe(self) -> str:
+        """Says what happened."""
+        return _because(f"restore {self.name}", self.cause)
 
 
 def _because(what: str, cause: str) -> str:

@@ -6,7 +6,7 @@ never come. What counts is the next listing.
 
 import asyncio
 import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +16,13 @@ from api.conditions import Reason, Status
 from api.service import Service
 from reconcilers.base import Registry, Terminal, Transient
 from reconcilers.containers import model
-from reconcilers.containers.actions import Create, Remove, Replace, Start
+from reconcilers.containers.actions import Create, Drain, GiveUp, Promote, Remove, Replace, Restart, Restore, Start
 from reconcilers.containers.deaths import end_left_behind
+from reconcilers.containers.drain import Drains
+from reconcilers.containers.images import Images
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.podman import Engine, EngineError, Failure
-from reconcilers.containers.pulls import Pulls
 from reconcilers.containers.request import ContainerRequest
 
 T = TypeVar("T")
@@ -33,11 +34,14 @@ _PORT_FREES = timedelta(milliseconds=200)
 class Executor:
     """The reconciler's hands. Every method raises Transient or Terminal."""
 
-    def __init__(self, registry: Registry, engine: Engine, picture: Picture, pulls: Pulls, node: str) -> None:
+    def __init__(
+        self, registry: Registry, engine: Engine, picture: Picture, images: Images, drains: Drains, node: str
+    ) -> None:
         self._registry = registry
         self._engine = engine
         self._picture = picture
-        self._pulls = pulls
+        self._images = images
+        self._drains = drains
         self._node = node
         self._doubted: set[tuple[str, int]] = set()
 
@@ -46,10 +50,13 @@ class Executor:
         await self._create_and_start(service, action.request)
 
     async def replace(self, service: Service, action: Replace) -> None:
-        """Takes the old container away and makes the new one; the old one runs until the new image is there."""
-        if not await self._ask(self._engine.has_image(action.request.image)):
-            self._pulls.miss(action.request.image, service.name)
-        await self._ask(self._engine.remove(action.container_id))
+        """Ends the old container and makes the new one; the old one runs until the new image is there."""
+        await self._images.obtain(service.name, action.request.image, action.request.pull)
+        if action.aside:
+            await self._ask(self._engine.stop(action.container_id))
+            await self._rename(action.container_id, action.aside)
+        else:
+            await self._ask(self._engine.remove(action.container_id))
         await self._create_and_start(service, action.request)
         for network in set(action.leaves) - {action.request.network}:
             await self._remove_network(network)
@@ -58,6 +65,27 @@ class Executor:
         """Starts a container that exists."""
         ports = tuple((served.route, served.port) for served in action.ports)
         await self._start(service, action.component, action.container_id, ports)
+
+    async def restart(self, service: Service, action: Restart) -> None:
+        """Stops a container and starts it again."""
+        await self._ask(self._engine.stop(action.container_id))
+        await self.start(service, action)
+
+    async def restore(self, service: Service, action: Restore) -> None:
+        """Gives a container its component's name back, and starts it."""
+        await self._rename(action.container_id, action.name)
+        ports = tuple((served.route, served.port) for served in action.ports)
+        await self._start(service, action.component, action.container_id, ports)
+
+    async def promote(self, action: Promote) -> None:
+        """Gives a container its component's name."""
+        await self._rename(action.container_id, action.name)
+
+    async def drain(self, action: Drain) -> None:
+        """Has the container's connections watched."""
+        container = self._picture.current().get(action.container_id)
+        if container is not None:
+            await self._drains.begin(container)
 
     async def unpause(self, container_id: str) -> None:
         """Lets a container go on."""
@@ -71,12 +99,30 @@ class Executor:
 
     async def remove(self, action: Remove) -> None:
         """Removes a container, and of what was made for it what is empty and nobody's any more."""
-        await self._ask(self._engine.remove(action.container_id))
-        await self._picture.refresh(action.container_id)
-        for network in action.networks:
-            await self._remove_network(network)
+        await self._remove(action.container_id, action.networks)
         if action.folder:
             _remove_if_empty(Path(action.folder))
+
+    async def give_up(self, action: GiveUp) -> None:
+        """Removes a container that failed, where there is one."""
+        if action.container_id:
+            await self._remove(action.container_id, action.networks)
+
+    async def _remove(self, container_id: str, networks: Iterable[str]) -> None:
+        await self._ask(self._engine.remove(container_id))
+        await self._picture.refresh(container_id)
+        for network in networks:
+            await self._remove_network(network)
+
+    async def _rename(self, container_id: str, name: str) -> None:
+        try:
+            await self._engine.rename(container_id, name)
+        except EngineError as error:
+            # It may be called so already: the answer to the last attempt may have been lost.
+            found = (await self._picture.refresh(container_id)).get(container_id)
+            if found is None or found.name != name:
+                raise Transient(Reason.ENGINE_ERROR, error.message) from error
+        await self._picture.refresh(container_id)
 
     async def _create_and_start(self, service: Service, request: ContainerRequest) -> None:
         container_id = await self._create(request)
@@ -89,13 +135,15 @@ class Executor:
             raise
 
     async def _create(self, request: ContainerRequest) -> str:
+        image = await self._images.obtain(request.service, request.image, request.pull)
+        request = request.labelled({model.DIGEST: image.digest_in(request.image)})
         self._make_folder(request)
         try:
-            return await self._try_to_create(request)
+            container_id = await self._try_to_create(request)
         except EngineError as error:
-            if error.failure is Failure.NO_SUCH_IMAGE:
-                self._pulls.miss(request.image, request.service)
-            return await self._created_after_all(request, error)
+            container_id = await self._created_after_all(request, error)
+        self._images.used(request.service, request.image)
+        return container_id
 
     async def _try_to_create(self, request: ContainerRequest) -> str:
         # Most networks exist: looking first would cost every creation a call.
@@ -108,7 +156,7 @@ class Executor:
         return await self._engine.create(request.body)
 
     async def _created_after_all(self, request: ContainerRequest, error: EngineError) -> str:
-        found = (await self._picture.refresh()).named(request.name)
+        found = (await self._picture.refresh()).named(request.called)
         if found is not None and found.owned_by(self._node) and _is_as(found, request):
             return found.id
         if error.failure is Failure.REFUSED:

@@ -2,26 +2,47 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
 from api.errors import InvalidSpec
-from api.resolve import Defaults, ResolvedService, resolve
+from api.resolve import Defaults, ResolvedComponent, ResolvedService, resolve
 from api.service import Component, ContainerState, Finalizer, ServedPort, Service
+from api.spec import PullPolicy
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
-from reconcilers.containers.actions import ContainerAction, Create, Remove, Replace, Start, Stop, Unpause
+from reconcilers.containers import model
+from reconcilers.containers.actions import (
+    ContainerAction,
+    Create,
+    Drain,
+    GiveUp,
+    Promote,
+    Remove,
+    Replace,
+    Restart,
+    Restore,
+    Start,
+    Stop,
+    Unpause,
+)
+from reconcilers.containers.drain import Drains
 from reconcilers.containers.execute import Executor
+from reconcilers.containers.lifecycle import ends_well
+from reconcilers.containers.images import Images, ImageSettings
 from reconcilers.containers.model import Observation
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.plan import World, plan, plan_deletion
+from reconcilers.containers.plan import plan, plan_deletion
 from reconcilers.containers.podman import Engine, EngineError
 from reconcilers.containers.probe import Prober
-from reconcilers.containers.pulls import Pulls
 from reconcilers.containers.record import ContainerRegistry, Recorder, observed
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.waiting import Waiting
+from reconcilers.containers.world import World
 
-_FAILING = frozenset({Reason.BACKING_OFF, Reason.CONTAINER_FAILED})
+_SPEAKING = frozenset({Reason.BACKING_OFF, Reason.CONTAINER_FAILED, Reason.ROLLOUT_FAILED, Reason.UNHEALTHY})
+"""What a container said last is asked for only where it helps a person."""
 
 
 class Containers:
@@ -42,6 +63,7 @@ class Containers:
         backoff: RestartBackoff,
         clock: Clock,
         wake: Callable[[str], None],
+        images: ImageSettings = ImageSettings(),
     ) -> None:
         """`wake` is called with the name of each service that must be looked at again."""
         self._engine = engine
@@ -52,13 +74,19 @@ class Containers:
         self._backoff = backoff
         self._clock = clock
         self._wake = wake
-        self._recorder = Recorder(registry, picture, prober, node, backoff, clock)
-        self._pulls = Pulls(engine, wake)
-        self._executor = Executor(registry, engine, picture, self._pulls, node)
+        self._registry = registry
+        self._recorder = Recorder(registry, lambda: self._world(picture.current()), backoff)
+        self._images = Images(engine, picture, registry, defaults, images, clock, wake)
+        self._drains = Drains(clock, wake)
+        self._executor = Executor(registry, engine, picture, self._images, self._drains, node)
         self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
         self._failed: dict[str, set[str]] = {}
+        self._refused: dict[str, dict[str, str]] = {}
+        self._words: dict[str, str] = {}
+        self._waiting = Waiting()
         picture.listen(prober.follow)
+        picture.listen(self._drains.follow)
         picture.listen(self._picture_changed)
         prober.listen(self._changed)
 
@@ -68,7 +96,13 @@ class Containers:
             tasks.create_task(self._picture.run(), name="picture")
             tasks.create_task(self._prober.run(), name="prober")
             tasks.create_task(self._recorder.run(), name="recorder")
-            tasks.create_task(self._pulls.run(), name="pulls")
+            tasks.create_task(self._images.run(), name="images")
+            tasks.create_task(self._drains.run(), name="drains")
+
+    @property
+    def waiting(self) -> Waiting:
+        """Which services wait for others, or for their own routes."""
+        return self._waiting
 
     async def plan(self, service: Service) -> Plan:
         """See Reconciler. Raises Transient while the picture is unknown, Terminal for a definition wrong here."""
@@ -78,16 +112,29 @@ class Containers:
             self._blind.add(service.name)
             raise
         if service.deleting:
+            self._images.want_newer(service.name, ())
             return await self._plan_deletion(service, world)
         resolved = self._resolved(service)
+        self._images.want_newer(service.name, _newer(resolved))
         for component in resolved.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
-        world = replace(world, failed=frozenset(self._failed.get(service.name, ())))
+        checks = {component.name: component.health for component in resolved.components}
+        self._prober.expect(service.name, checks)
+        # Before it is looked whether they are ready: whoever becomes so in between is told of.
+        leads = self._waits_for_routes(service, world)
+        self._waiting.note(service.name, services=resolved.depends_on, routes=leads)
+        world = replace(
+            world,
+            unready=await self._unready(resolved),
+            refused=self._refused.get(service.name, {}),
+            failed=frozenset(self._failed.get(service.name, ())),
+        )
         if observed(service, world, self._backoff) != service.components:
             self._recorder.touch(service.name)
         planned = plan(service, resolved, world, self._backoff)
-        if planned.outcome.reason in _FAILING:
-            return plan(service, resolved, await self._with_last_words(service, world), self._backoff)
+        if planned.outcome.reason in _SPEAKING:
+            planned = plan(service, resolved, await self._with_last_words(service, world), self._backoff)
+        self._waiting.note(service.name, services=world.unready, routes=leads)
         return planned
 
     async def execute(self, service: Service, action: Action) -> None:
@@ -97,13 +144,18 @@ class Containers:
         failed = self._failed.setdefault(service.name, set())
         try:
             await self._carry_out(service, action)
-        except (Transient, Terminal):
+        except (Transient, Terminal) as failure:
+            if failure.reason is Reason.CONTAINER_REFUSED:
+                self._refused.setdefault(service.name, {})[action.component] = failure.message
+                # There may be one to go back to.
+                self._wake(service.name)
             if action.component not in failed and len(service.spec.components) > 1:
                 # The next plan has the other components first, and is made at once.
                 failed.add(action.component)
                 self._wake(service.name)
             raise
         failed.discard(action.component)
+        self._refused.get(service.name, {}).pop(action.component, None)
         # Required: a container that ended again within the second looks as it did before it was started.
         self._changed(service.name)
 
@@ -113,6 +165,9 @@ class Containers:
                 await self._executor.create(service, action)
             case Replace():
                 await self._executor.replace(service, action)
+            case Restart():
+                await self._recorder.restarting(service.name, action)
+                await self._executor.restart(service, action)
             case Start():
                 # Side by side: the count is written long before the engine has started anything.
                 counting = asyncio.create_task(self._recorder.restarting(service.name, action))
@@ -126,6 +181,15 @@ class Containers:
                 await self._executor.stop(action.container_id)
             case Remove():
                 await self._executor.remove(action)
+            case Drain():
+                await self._executor.drain(action)
+            case Promote():
+                await self._executor.promote(action)
+            case GiveUp():
+                await self._recorder.give_up(service.name, action)
+                await self._executor.give_up(action)
+            case Restore():
+                await self._executor.restore(service, action)
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """See Reconciler: what was made or started runs and is ready."""
@@ -135,32 +199,73 @@ class Containers:
                 case Create() | Replace():
                     ports = tuple(ServedPort(route=route, port=port) for route, port in action.request.ports)
                     components[action.component] = _running(action, service, action.request.image, ports)
-                case Start() | Unpause():
+                case Start() | Unpause() | Restore():
                     known = components.get(action.component)
                     image = known.image if known else ""
                     components[action.component] = _running(action, service, image, action.ports)
                 case Stop() if action.component in components:
                     stopped = {"state": ContainerState.EXITED, "ready": False}
                     components[action.component] = components[action.component].model_copy(update=stopped)
-                case Remove():
+                case Remove() if not action.outlived:
                     components.pop(action.component, None)
         return service.model_copy(update={"components": tuple(components.values())})
 
     async def _plan_deletion(self, service: Service, world: World) -> Plan:
         try:
-            resolved = self._resolved(service).components
+            components = {component.name: component for component in self._resolved(service).components}
         except Terminal:
-            resolved = ()
-        folders = {component.name: component.derived_volume for component in resolved if component.derived_volume}
-        planned = plan_deletion(service, folders, world)
+            components = {}
+        planned = plan_deletion(service, components, world)
         if planned.actions or planned.outcome.reason is Reason.TERMINATING:
             return planned
-        self._failed.pop(service.name, None)
+        self._forget(service.name)
         # That nothing is left is said only of what was looked at for it.
-        return plan_deletion(service, folders, self._world(await self._picture.refresh()))
+        return plan_deletion(service, components, self._world(await self._picture.refresh()))
+
+    def _forget(self, service: str) -> None:
+        self._failed.pop(service, None)
+        self._refused.pop(service, None)
+        self._waiting.note(service, services=(), routes=False)
+        self._prober.expect(service, {})
 
     def _world(self, observation: Observation) -> World:
-        return World(self._node, observation, self._prober.ready, self._clock())
+        return World(
+            self._node,
+            observation,
+            self._prober.ready,
+            self._clock(),
+            last_words=self._words,
+            newest=self._images.newest(),
+            unwell=self._prober.unwell,
+            trouble=self._prober.trouble,
+            draining=self._drains.since,
+            busy=self._drains.busy,
+        )
+
+    async def _unready(self, resolved: ResolvedService) -> dict[str, str]:
+        """The services that are to be ready first and are not, and what is the matter with them."""
+        problems = {}
+        for name in resolved.depends_on:
+            service = await self._registry.service(name)
+            if service is None:
+                problems[name] = "does not exist"
+            elif waiting := self._unready_components(service):
+                problems[name] = f"is not ready: {', '.join(waiting)}"
+        return problems
+
+    def _unready_components(self, service: Service) -> list[str]:
+        try:
+            components = self._resolved(service).components
+        except Terminal:
+            return ["its definition is wrong"]
+        if not service.spec.active:
+            return ["it is stopped"]
+        return [component.container_name for component in components if not _is_ready(service, component)]
+
+    def _waits_for_routes(self, service: Service, world: World) -> bool:
+        """Whether a container may end, or take over, once a route has moved."""
+        owned = world.observation.owned(self._node, service.name)
+        return any(one.name.endswith(model.NEXT) or (one.running and not service.spec.active) for one in owned)
 
     def _resolved(self, service: Service) -> ResolvedService:
         try:
@@ -169,16 +274,18 @@ class Containers:
             raise Terminal(Reason.INVALID_SPEC, f"{error.field}: {error.message}") from error
 
     async def _with_last_words(self, service: Service, world: World) -> World:
-        words = {}
         for container in world.observation.owned(self._node, service.name):
-            if container.state is ContainerState.EXITED:
-                try:
-                    words[container.id] = await self._engine.last_words(container.id)
-                except (EngineError, Transient):
-                    continue  # they are a help to a person, and no more
-        return replace(world, last_words=words)
+            unready = container.running and container.id not in world.ready
+            if container.state is ContainerState.EXITED or unready:
+                # They are a help to a person, and no more.
+                with suppress(EngineError, Transient):
+                    self._words[container.id] = await self._engine.last_words(container.id)
+        self._recorder.touch(service.name)
+        return replace(world, last_words=self._words)
 
     def _picture_changed(self, before: Observation | None, after: Observation | None) -> None:
+        if after is not None:
+            self._words = {key: words for key, words in self._words.items() if key in after.containers}
         if after is None:
             for container in before or ():
                 if container.owned_by(self._node):
@@ -210,8 +317,21 @@ class Containers:
         self._recorder.touch(service)
 
 
+def _is_ready(service: Service, component: ResolvedComponent) -> bool:
+    found = service.component(component.name)
+    if found is None:
+        return False
+    return found.ready or (found.state is ContainerState.EXITED and found.exit_code == 0 and ends_well(component))
+
+
+def _newer(resolved: ResolvedService) -> tuple[str, ...]:
+    """The images of which it is asked what their tags stand for."""
+    wanted = (component.image for component in resolved.components if component.pull is PullPolicy.NEWER)
+    return tuple(wanted) if resolved.active else ()
+
+
 def _running(
-    action: Create | Replace | Start | Unpause, service: Service, image: str, ports: tuple[ServedPort, ...]
+    action: Create | Replace | Start | Unpause | Restore, service: Service, image: str, ports: tuple[ServedPort, ...]
 ) -> Component:
     return Component(
         name=action.component,

@@ -7,20 +7,23 @@ any time; only the count of restarts is remembered rather than seen.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
 
 import structlog
 
 from api.errors import RegistryUnavailable
 from api.service import Component, ContainerState, Service
 from api.spec import container_name
-from reconcilers.base import Clock, Registry, Transient
-from reconcilers.containers.actions import Start
+from reconcilers.base import Registry, Transient
+from reconcilers.containers import model
+from reconcilers.containers.actions import GiveUp, Start
+from reconcilers.containers.images import ImagesRegistry
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.plan import World
-from reconcilers.containers.probe import Prober
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.world import World
 
 log = structlog.get_logger("containers")
 
@@ -28,7 +31,7 @@ _RETRY = 1.0
 """Seconds until a registry that could not be written is tried again."""
 
 
-class ContainerRegistry(Registry, Protocol):
+class ContainerRegistry(Registry, ImagesRegistry, Protocol):
     """What this reconciler reads beside what every one may."""
 
     async def service(self, name: str) -> Service | None:
@@ -38,9 +41,19 @@ class ContainerRegistry(Registry, Protocol):
 
 def observed(service: Service, world: World, backoff: RestartBackoff) -> tuple[Component, ...]:
     """The service's components as they are: those that it is to have, then others that are still there."""
-    containers = {c.component: c for c in world.observation.owned(world.node, service.name)}
+    containers: dict[str, ContainerObservation] = {}
+    for container in sorted(world.observation.owned(world.node, service.name), key=partial(_merit, world)):
+        containers[container.component] = container
     names = dict.fromkeys([*(component.name for component in service.spec.components), *containers])
     return tuple(_observed(service, name, containers.get(name), world, backoff) for name in names)
+
+
+def _merit(world: World, container: ContainerObservation) -> tuple[bool, int]:
+    """Which of a component's containers speaks for it, the last: one that is ready, and of two the newer one."""
+    ready = container.id in world.ready
+    if container.name.endswith(model.NEXT):
+        return ready, 2 if ready else 1
+    return ready, 0 if container.name.endswith(model.OLD) else 1 if ready else 2
 
 
 def _observed(
@@ -51,13 +64,15 @@ def _observed(
         # Its id stays: a container that is gone is something else than one that never was.
         blank = known or Component(name=name, container_name=container_name(service.name, name))
         gone = {"state": ContainerState.MISSING, "ready": False, "ports": (), "exit_code": None, "message": ""}
-        return blank.model_copy(update=gone)
+        return blank.model_copy(update={**gone, "retry_at": None, **_failure(service, known)})
     ready = container.id in world.ready
     return Component(
         name=name,
         container_name=container.name,
         container_id=container.id,
         image=container.image,
+        digest=container.digest,
+        slot=container.slot,
         state=container.state,
         ready=ready,
         generation=container.generation,
@@ -65,16 +80,37 @@ def _observed(
         restarts=backoff.counted(known, container, world.now),
         exit_code=container.exit_code,
         started_at=container.started_at,
-        message=_message(container, ready=ready),
+        retry_at=_retry_at(service, container, world, backoff),
+        message=_message(container, world),
+        last_words="" if ready else world.last_words.get(container.id, ""),
+        **_failure(service, known),
     )
 
 
-def _message(container: ContainerObservation, *, ready: bool) -> str:
+def _failure(service: Service, known: Component | None) -> dict[str, Any]:
+    """What failed in this generation is remembered, and in no other."""
+    if known is None or known.failed_generation != service.generation:
+        return {"failed_generation": 0, "failed_request": "", "failure": ""}
+    return {name: getattr(known, name) for name in ("failed_generation", "failed_request", "failure")}
+
+
+def _retry_at(
+    service: Service, container: ContainerObservation, world: World, backoff: RestartBackoff
+) -> datetime | None:
+    if container.state is not ContainerState.EXITED or not service.spec.active:
+        return None
+    restarts = backoff.counted(service.component(container.component), container, world.now)
+    return backoff.due(restarts, container.started_at)
+
+
+def _message(container: ContainerObservation, world: World) -> str:
     match container.state:
         case ContainerState.EXITED:
             return f"exited with {container.exit_code}"
-        case ContainerState.RUNNING if not ready:
-            return "does not listen yet"
+        case ContainerState.RUNNING if container.id in world.unwell:
+            return world.unwell[container.id]
+        case ContainerState.RUNNING if container.id not in world.ready:
+            return world.trouble.get(container.id, "is not ready yet")
         case _:
             return ""
 
@@ -85,18 +121,13 @@ class Recorder:
     def __init__(
         self,
         registry: ContainerRegistry,
-        picture: Picture,
-        prober: Prober,
-        node: str,
+        world: Callable[[], World],
         backoff: RestartBackoff,
-        clock: Clock,
     ) -> None:
+        """`world` is what is known now; it raises Transient where that is nothing."""
         self._registry = registry
-        self._picture = picture
-        self._prober = prober
-        self._node = node
+        self._world = world
         self._backoff = backoff
-        self._clock = clock
         self._names: dict[str, None] = {}
         self._touched = asyncio.Event()
         # The count of restarts is read, raised and written.
@@ -118,12 +149,27 @@ class Recorder:
 
     async def restarting(self, service: str, start: Start) -> None:
         """Counts a start before it is made, so that one which ends the agent is counted too."""
+        if not start.restarts:
+            return
         async with self._writing:
             found = await self._registry.service(service)
             known = found.component(start.component) if found else None
             if known is not None and known.restarts != start.restarts:
                 counted = known.model_copy(update={"restarts": start.restarts, "container_id": start.container_id})
                 await self._registry.record_component(service, counted)
+
+    async def give_up(self, service: str, action: GiveUp) -> None:
+        """Notes that a new container failed, before it is taken away: it must not be tried again."""
+        async with self._writing:
+            found = await self._registry.service(service)
+            known = found.component(action.component) if found else None
+            if known is not None:
+                failed = {
+                    "failed_generation": action.generation,
+                    "failed_request": action.request,
+                    "failure": action.cause,
+                }
+                await self._registry.record_component(service, known.model_copy(update=failed))
 
     async def _record(self, name: str) -> None:
         try:
@@ -139,8 +185,7 @@ class Recorder:
         service = await self._registry.service(name)
         if service is None:
             return
-        world = World(self._node, self._picture.current(), self._prober.ready, self._clock())
-        components = observed(service, world, self._backoff)
+        components = observed(service, self._world(), self._backoff)
         for component in components:
             if component != service.component(component.name):
                 await self._registry.record_component(name, component)

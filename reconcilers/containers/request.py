@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from api.resolve import UNNETWORKED, ResolvedComponent, ResolvedService
 from api.service import Service
+from api.spec import PullPolicy
 from api.units import size
 from reconcilers.containers import model, peers
 from reconcilers.containers.limits import limits
@@ -29,6 +30,7 @@ class ContainerRequest:
     component: str
     name: str
     image: str
+    pull: PullPolicy
     slot: int
     """Whose ports it has."""
     network: str
@@ -41,6 +43,11 @@ class ContainerRequest:
     fields: tuple[tuple[str, str], ...]
     """The name of each field of the request and a short hash of its value."""
     body: str
+
+    @property
+    def called(self) -> str:
+        """What the container is called when it is made."""
+        return str(json.loads(self.body)["name"])
 
     def named(self, name: str) -> "ContainerRequest":
         """The same request for a container that is called otherwise until it takes over: the hashes stay."""
@@ -115,6 +122,7 @@ def request_for(
         component=component.name,
         name=component.container_name,
         image=component.image,
+        pull=component.pull,
         slot=slot,
         network="" if component.network in UNNETWORKED else component.network,
         folder=component.derived_volume,

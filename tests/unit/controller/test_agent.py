@@ -18,6 +18,7 @@ from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.wakes import ALL, Wakes
 from reconcilers.base import Action
+from reconcilers.containers.waiting import Waiting
 from tests.unit.controller.recording import RecordingPorts
 from tests.unit.controller.registry.samples import spec
 
@@ -47,7 +48,7 @@ class Started:
         flapping = Flapping(FlappingSettings(), metrics.flapping.inc, utc_now)
         series, how = metrics.reconciler("ports"), DriverSettings(workers=1)
         driver = Driver(ports, registry, queues["ports"], series, how, flapping, utc_now)
-        loops = Loops([driver], watchers, Wakes(queues, registry), Rollouts(registry, metrics))
+        loops = Loops([driver], watchers, Wakes(queues, registry, Waiting()), Rollouts(registry, metrics))
         self.stop = asyncio.Event()
         agent = Agent(registry, loops, resync_seconds=600, stop_seconds=stop_seconds)
         self.running = asyncio.create_task(agent.run(self.stop))

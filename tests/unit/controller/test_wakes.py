@@ -13,6 +13,7 @@ from controller.queue import WorkQueue
 from controller.registry import ChangeKind, Registry, RegistryChange
 from controller.registry.subscription import Hub
 from controller.wakes import ALL, WAKES, Wakes
+from reconcilers.containers.waiting import Waiting
 from tests.unit.controller.registry.samples import certificate, claim, condition, spec
 
 
@@ -23,7 +24,8 @@ class Woken:
         metrics = Metrics(ALL)
         self.registry = registry
         self.queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
-        self.wakes = Wakes(self.queues, registry)
+        self.waiting = Waiting()
+        self.wakes = Wakes(self.queues, registry, self.waiting)
 
     async def now(self) -> dict[str, list[str]]:
         """Whom each queue holds once all that was committed is heard; they are taken out of it."""
@@ -130,7 +132,7 @@ async def test_a_registry_that_is_away_ends_nothing() -> None:
     queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
     hub = Hub()
     with_changes = hub.subscribe()
-    running = asyncio.create_task(Wakes(queues, Away()).run(with_changes))
+    running = asyncio.create_task(Wakes(queues, Away(), Waiting()).run(with_changes))
     hub.publish([RegistryChange("a", ChangeKind.CLAIM_RELEASED), RegistryChange("a", ChangeKind.SPEC)])
     assert (await queues["ports"].get()).key == "a"
     hub.close()
@@ -139,3 +141,25 @@ async def test_a_registry_that_is_away_ends_nothing() -> None:
 
 def test_only_reconcilers_that_exist_are_woken() -> None:
     assert {name for names in WAKES.values() for name in names} == set(ALL)
+
+
+async def test_who_depends_on_another_service_is_woken_by_its_containers_and_nobody_else(woken: Woken) -> None:
+    for name in ("hello", "web"):
+        await woken.registry.apply(spec(name), actor="ann")
+    await woken.now()
+    woken.waiting.note("web", services=["hello"], routes=False)
+    await woken.registry.record_component("hello", Component(name="web", container_name="hello", ready=True))
+    assert (await woken.now())["containers"] == ["web"]
+    woken.waiting.note("web", services=(), routes=False)
+    await woken.registry.record_component("hello", Component(name="web", container_name="hello", ready=False))
+    assert "containers" not in await woken.now()
+
+
+async def test_who_waits_for_its_routes_to_move_is_woken_when_they_do(woken: Woken) -> None:
+    await woken.registry.apply(spec(), actor="ann")
+    await woken.now()
+    await woken.registry.claim_route("hello", claim())
+    assert await woken.now() == {}
+    woken.waiting.note("hello", services=(), routes=True)
+    await woken.registry.release_route("hello", claim().listener, claim().hostname)
+    assert (await woken.now())["containers"] == ["hello"]

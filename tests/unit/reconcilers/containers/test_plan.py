@@ -8,10 +8,11 @@ import pytest
 from api.conditions import Condition, ConditionType, Reason, Status
 from api.service import ContainerState, Finalizer, Service
 from api.spec import RestartPolicy
-from reconcilers.containers.actions import Create, Remove, Replace, Start, Stop, Unpause
-from reconcilers.containers.plan import World
+from reconcilers.containers.actions import Create, Drain, Remove, Replace, Start, Stop, Unpause
+from reconcilers.containers.world import World
 from tests.unit.reconcilers.containers.worlds import (
     NOW,
+    carried_out,
     container,
     decide,
     noted,
@@ -169,8 +170,11 @@ def test_a_component_that_failed_holds_up_no_other() -> None:
 def test_inactive_stops_what_runs_keeps_it_and_creates_nothing() -> None:
     service = shop(web(), task(), active=False)
     plan = decide(service, world(container(requests(service)["web"])))
-    assert [(type(action), action.subject) for action in plan.actions] == [(Stop, "shop-web")]
+    assert [(type(action), action.subject) for action in plan.actions] == [(Drain, "shop-web")]
     assert (plan.outcome.status, plan.outcome.reason) == (Status.FALSE, Reason.STOPPED)
+    running = world(container(requests(service)["web"]))
+    plan = decide(service, carried_out(running, plan.actions))
+    assert [(type(action), action.subject) for action in plan.actions] == [(Stop, "shop-web")]
 
 
 def stopped(service: Service) -> Service:
@@ -280,7 +284,8 @@ def test_a_deletion_waits_for_the_routes() -> None:
 def test_a_deletion_removes_all_of_ours_and_the_folder_with_the_last_of_them() -> None:
     service = deleting(shop(web(), task(), task(name="other", volumes=())), Finalizer.CONTAINERS)
     made = [container(request) for request in requests(service).values()]
-    plan = decide(service, world(*made, stranger("shop-more")))
+    seen = world(*made, stranger("shop-more"))
+    plan = decide(service, replace(seen, draining={c.id: NOW for c in made}))
     removals = [(action.subject, action.folder) for action in plan.actions if isinstance(action, Remove)]
     assert removals == [("shop-other", ""), ("shop-task", ""), ("shop-web", "/srv/shop")]
     assert decide(service, world(stranger("shop-more"))).actions == ()

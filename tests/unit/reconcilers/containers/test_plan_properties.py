@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from api.conditions import Reason
 from api.service import ContainerState, Finalizer, Service
-from api.spec import ComponentSpec, RestartPolicy, RouteSpec
+from api.spec import ComponentSpec, RestartPolicy, RouteSpec, Strategy, UpdateSpec
 from reconcilers.containers import model
 from reconcilers.containers.actions import Create
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.plan import World
+from reconcilers.containers.world import World
 from tests.unit.reconcilers.containers.worlds import (
     NODE,
     NOW,
@@ -21,8 +21,11 @@ from tests.unit.reconcilers.containers.worlds import (
     decide,
     noted,
     requests,
+    settled,
     shop,
+    story,
     stranger,
+    with_ports,
     world,
 )
 
@@ -34,7 +37,8 @@ components = st.builds(
     env=st.sampled_from([(), ("A=1",)]),
     network=st.none() | st.sampled_from(["host", "net"]),
     routes=st.sampled_from([(), (RouteSpec(port=443),)]),
-)
+    update=st.none() | st.builds(UpdateSpec, strategy=st.sampled_from(Strategy)),
+).map(lambda part: part if part.network != "host" else part.model_copy(update={"update": None}))
 
 
 def on_listeners_of_their_own(parts: list[ComponentSpec]) -> list[ComponentSpec]:
@@ -56,12 +60,20 @@ def situations(draw: Callable[..., object], *, settled: bool = False) -> tuple[S
 
     `settled`: what there is is on its way nowhere, and under no name of ours is somebody else's.
     """
-    service = shop(*draw(definitions), active=draw(st.booleans()))
+    service = with_ports(shop(*draw(definitions), active=draw(st.booleans())), 0, 1)
     past = requests(shop(*draw(definitions)))
     found: list[ContainerObservation] = []
     for name, request in {**past, **requests(service)}.items():
         kind = draw(st.sampled_from(["none", "same", "old"] if settled else ["none", "same", "old", "foreign"]))
         asked = past.get(name, request) if kind == "old" else request
+        if draw(st.booleans()) and draw(st.booleans()):
+            # An update was under way.
+            beside = draw(st.sampled_from([model.NEXT, model.OLD]))
+            state = draw(states) if beside == model.NEXT else ContainerState.EXITED
+            left = container(request.named(request.name + beside), state, id=f"{beside}-{name}")
+            if settled and left.state in (ContainerState.STOPPING, ContainerState.UNKNOWN):
+                left = replace(left, state=ContainerState.EXITED)
+            found.append(left)
         shown = container(asked, draw(states), exit_code=draw(st.sampled_from([None, 0, 1])), id=f"{kind}-{name}")
         if settled and shown.state in (ContainerState.STOPPING, ContainerState.UNKNOWN):
             shown = replace(shown, state=ContainerState.EXITED)
@@ -75,46 +87,63 @@ def situations(draw: Callable[..., object], *, settled: bool = False) -> tuple[S
     return noted(service, seen, restarts), seen
 
 
-@given(situations())
-def test_planning_again_on_the_result_gives_nothing_to_do(situation: tuple[Service, World]) -> None:
-    service, seen = situation
-    after = carried_out(seen, decide(service, seen).actions)
-    assert decide(noted(service, after), after).actions == ()
-
-
 @given(situations(settled=True))
-def test_carried_out_a_plan_leads_to_exactly_what_is_defined(situation: tuple[Service, World]) -> None:
-    service, seen = situation
-    after = carried_out(seen, decide(service, seen).actions)
-    wanted = {request.name: request.spec_hash for request in requests(service).values()}
-    owned = {c.name: c.labels[model.SPEC_HASH] for c in after.observation.owned(NODE, service.name)}
-    assert owned.keys() <= wanted.keys()
-    if service.spec.active:
-        assert owned == wanted
-    else:
-        assert not [c for c in after.observation.owned(NODE, service.name) if c.running]
+def test_plan_after_plan_leads_to_exactly_what_is_defined(situation: tuple[Service, World]) -> None:
+    service, after = settled(*situation)
+    owned = {c.name: c for c in after.observation.owned(NODE, service.name)}
+    if not service.spec.active:
+        assert not [c for c in owned.values() if c.running]
+        return
+    wanted = [requests(service, slot) for slot in (0, 1)]
+    assert owned.keys() == {request.name for request in wanted[0].values()}
+    for found in owned.values():
+        assert found.labels[model.SPEC_HASH] == wanted[found.slot][found.component].spec_hash
+
+
+@given(situations())
+def test_there_is_an_end_whatever_the_beginning(situation: tuple[Service, World]) -> None:
+    service, after = settled(*situation)
+    assert decide(service, after).actions == ()
 
 
 @given(situations())
 def test_no_plan_touches_what_is_not_the_services_own(situation: tuple[Service, World]) -> None:
-    service, seen = situation
-    own = {c.id for c in seen.observation.owned(NODE, service.name)}
-    taken = {c.name for c in seen.observation}
-    for action in decide(service, seen).actions:
-        if isinstance(action, Create):
-            assert action.name not in taken
-        else:
-            assert action.container_id in own
-    after = carried_out(seen, decide(service, seen).actions)
-    assert [c for c in seen.observation if c.id not in own and after.observation.get(c.id) != c] == []
+    for service, seen, plan in story(*situation):
+        own = {c.id for c in seen.observation.owned(NODE, service.name)}
+        taken = {c.name for c in seen.observation}
+        for action in plan.actions:
+            if isinstance(action, Create):
+                assert action.name not in taken
+            else:
+                assert action.container_id in own | {""}
+        after = carried_out(seen, plan.actions)
+        assert [c for c in seen.observation if c.id not in own and after.observation.get(c.id) != c] == []
+
+
+@given(situations(settled=True))
+def test_what_is_updated_blue_green_and_was_ready_never_leaves_nobody_ready(situation: tuple[Service, World]) -> None:
+    service, _ = situation
+    parts = {c.name for c in service.spec.components if c.update and c.update.strategy is Strategy.BLUE_GREEN}
+    serving: set[str] = set()
+    for now, seen, _ in story(*situation):
+        ready = {c.component for c in seen.observation.owned(NODE, service.name) if c.id in seen.ready}
+        if now.spec.active:
+            assert serving <= ready
+        serving |= parts & {c.component for c in _well(now, seen)}
+
+
+def _well(service: Service, seen: World) -> list[ContainerObservation]:
+    """Those that are ready and that the registry knows to be so."""
+    known = {c.container_id for c in service.components if c.ready}
+    return [c for c in seen.observation.owned(NODE, service.name) if c.id in seen.ready & known and not c.forsaken]
 
 
 @given(situations())
 def test_a_deletion_leaves_nothing_of_the_service_and_everything_else(situation: tuple[Service, World]) -> None:
     service, seen = situation
     service = service.model_copy(update={"deletion_requested_at": NOW, "finalizers": (Finalizer.CONTAINERS,)})
-    after = carried_out(seen, decide(service, seen).actions)
     own = {c.id for c in seen.observation.owned(NODE, service.name)}
+    service, after = settled(service, seen)
     assert {c.id for c in after.observation} == {c.id for c in seen.observation} - own
     done = decide(service, after)
     assert (done.actions, done.outcome.reason is Reason.TERMINATING) == ((), False)

@@ -1,21 +1,32 @@
 """Worlds to plan in: a service, the containers that there are, and what becomes of them when a plan is carried out."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from api.resolve import Defaults, resolve
-from api.service import Component, ContainerState, PortAllocation, Service
-from api.spec import ComponentSpec, RouteSpec, ServiceSpec
+from api.service import Component, ContainerState, PortAllocation, RouteClaim, Service
+from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
 from reconcilers.base import Action, Plan
 from reconcilers.containers import plan as planner
-from reconcilers.containers.actions import Create, Remove, Replace, Start, Stop, Unpause
+from reconcilers.containers.actions import (
+    Create,
+    Drain,
+    GiveUp,
+    Promote,
+    Remove,
+    Replace,
+    Restore,
+    Start,
+    Stop,
+    Unpause,
+)
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.plan import World
 from reconcilers.containers.record import observed
 from reconcilers.containers.request import ContainerRequest, request_for
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.world import World
 from tests.unit.reconcilers.memory import newborn
 
 NODE = "rift"
@@ -39,22 +50,26 @@ def task(**fields: object) -> ComponentSpec:
     return ComponentSpec.model_validate({"name": "task", "image": "i:1", **fields})
 
 
-def with_ports(service: Service) -> Service:
-    """The service with a port for each route."""
+def with_ports(service: Service, *slots: int) -> Service:
+    """The service with a port for each route in these slots."""
     routes = [(component.name, route.key) for component in service.spec.components for route in component.routes]
-    given = (PortAllocation(component=c, route=r, port=10000 + n) for n, (c, r) in enumerate(routes))
+    given = (
+        PortAllocation(component=component, route=route, slot=slot, port=10000 + n + 1000 * slot)
+        for n, (component, route) in enumerate(routes)
+        for slot in slots
+    )
     return service.model_copy(update={"ports": tuple(given)})
 
 
 def shop(*components: ComponentSpec, active: bool = True, **changes: object) -> Service:
     """A service whose routes have ports."""
-    return with_ports(newborn(spec(*components, active=active), **changes))
+    return with_ports(newborn(spec(*components, active=active), **changes), 0)
 
 
-def requests(service: Service) -> dict[str, ContainerRequest]:
+def requests(service: Service, slot: int = 0) -> dict[str, ContainerRequest]:
     """What is asked for each component."""
     resolved = resolve(service.spec, DEFAULTS)
-    return {component.name: request_for(service, resolved, component, NODE) for component in resolved.components}
+    return {component.name: request_for(service, resolved, component, NODE, slot) for component in resolved.components}
 
 
 def container(
@@ -63,8 +78,8 @@ def container(
     """The container that the engine shows after it was asked for that."""
     body = json.loads(request.body)
     shown = ContainerObservation(
-        id=f"id-{request.name}",
-        name=request.name,
+        id=f"id-{request.called}",
+        name=request.called,
         image=request.image,
         state=state,
         exit_code=3 if state is ContainerState.EXITED else None,
@@ -93,8 +108,7 @@ def decide(service: Service, seen: World) -> Plan:
     """The plan for a service that may be on its way out."""
     resolved = resolve(service.spec, DEFAULTS)
     if service.deleting:
-        folders = {c.name: c.derived_volume for c in resolved.components if c.derived_volume}
-        return planner.plan_deletion(service, folders, seen)
+        return planner.plan_deletion(service, {c.name: c for c in resolved.components}, seen)
     return planner.plan(service, resolved, seen, BACKOFF)
 
 
@@ -107,16 +121,27 @@ def noted(service: Service, seen: World, restarts: dict[str, int] | None = None)
 
 def carried_out(seen: World, actions: Iterable[Action]) -> World:
     """The world once all of it worked, and all that was started listens."""
-    containers = dict(seen.observation.containers)
+    containers, draining = dict(seen.observation.containers), dict(seen.draining)
     for action in actions:
         match action:
             case Create():
                 made = container(action.request)
                 containers[made.id] = made
             case Replace():
-                del containers[action.container_id]
+                before = containers.pop(action.container_id)
+                if action.aside:
+                    containers[before.id] = replace(before, name=action.aside, state=ContainerState.EXITED, pid=0)
                 made = container(action.request, id=f"{action.container_id}+")
                 containers[made.id] = made
+            case Promote() | Restore():
+                before = containers[action.container_id]
+                containers[before.id] = replace(before, name=action.name)
+                if isinstance(action, Restore):
+                    containers[before.id] = replace(containers[before.id], state=ContainerState.RUNNING, pid=44)
+            case GiveUp():
+                containers.pop(action.container_id, None)
+            case Drain():
+                draining[action.container_id] = seen.now
             case Start() | Unpause():
                 before = containers[action.container_id]
                 containers[before.id] = replace(before, state=ContainerState.RUNNING, pid=43, started_at=seen.now)
@@ -126,4 +151,42 @@ def carried_out(seen: World, actions: Iterable[Action]) -> World:
             case Remove():
                 del containers[action.container_id]
     running = frozenset(c.id for c in containers.values() if c.running)
-    return replace(seen, observation=Observation(containers), ready=running)
+    return replace(seen, observation=Observation(containers), ready=running, draining=draining)
+
+
+def story(service: Service, seen: World, limit: int = 10) -> Iterator[tuple[Service, World, Plan]]:
+    """Plan after plan, until there is nothing to do: routes follow, and time passes where a plan waits for it."""
+    for _ in range(limit):
+        service = routed(noted(service, seen))
+        plan = decide(service, seen)
+        yield service, seen, plan
+        if not plan.actions and plan.outcome.requeue_after is None:
+            return
+        seen = carried_out(seen, plan.actions)
+        if not plan.actions and plan.outcome.requeue_after is not None:
+            seen = replace(seen, now=seen.now + plan.outcome.requeue_after)
+    raise AssertionError(f"after {limit} plans there is still {plan}")
+
+
+def settled(service: Service, seen: World) -> tuple[Service, World]:
+    """The service and its world once plans have nothing to do any more."""
+    *_, (service, seen, _) = story(service, seen)
+    return service, seen
+
+
+def routed(service: Service) -> Service:
+    """The service whose routes lead to where its components are."""
+    claims = tuple(
+        RouteClaim(
+            listener=":443",
+            hostname=f"{component.name}.{served.route}.test",
+            component=component.name,
+            route=served.route,
+            mode=RouteMode.L4,
+            backend=f"127.0.0.1:{served.port}",
+        )
+        for component in service.components
+        for served in component.ports
+        if component.ready and service.spec.active
+    )
+    return service.model_copy(update={"claims": claims})
