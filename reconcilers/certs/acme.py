@@ -125,7 +125,7 @@ class Acme:
 
     def _translated(self, work: Callable[[Session], T]) -> T:
         remote = self._settings.remote
-        session = Session(remote.url, remote.ca_file, remote.patience)
+        session = Session(remote.url, remote.ca_file, remote.patience, remote.call)
         try:
             session.open()
             try:

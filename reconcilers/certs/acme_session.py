@@ -1,6 +1,7 @@
 """One conversation with an ACME server, by the `acme` library. Everything here blocks."""
 
 import base64
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,8 +27,8 @@ from reconcilers.certs.ledger import Entry
 _NONCES = 10
 """How often a request is repeated whose nonce the server does not like any more."""
 
-_CALL = 15
-"""Seconds that a server may be silent within one request."""
+_LOST = {400, 401, 403, 404}
+"""What a server answers about an order that it will not go on with; the other codes pass."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 """Seconds between two looks at a challenge: doubling from the one to the other."""
@@ -105,8 +106,13 @@ def load_ecdsa_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 class _Network(client.ClientNetwork):
     """Repeats what a server refuses for its nonce alone, as RFC 8555, section 6.5 wants; the library does so once."""
 
+    deadline = math.inf
+
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         for _ in range(_NONCES):
+            if time.monotonic() > self.deadline:
+                # Nobody waits for us any more, and another attempt may be under way.
+                raise errors.TimeoutError
             try:
                 return super().post(*args, **kwargs)
             except messages.Error as error:
@@ -122,16 +128,19 @@ class Session:
     directory: str
     ca_file: str
     patience: timedelta
+    call: timedelta
+    status: int = 0
+    """Of the last answer that was an error."""
     retry_after: str | None = None
-    """The header of the last answer that was an error."""
-    _deadline: float = field(init=False)
+    """Its header."""
     _network: _Network = field(init=False)
     _client: client.ClientV2 = field(init=False)
 
     def open(self) -> None:
         """Asks for the directory."""
-        self._deadline = time.monotonic() + self.patience.total_seconds()
-        self._network = _Network(alg=ES256, user_agent="metacircular-mcp", timeout=_CALL)
+        seconds = math.ceil(self.call.total_seconds())
+        self._network = _Network(alg=ES256, user_agent="metacircular-mcp", timeout=seconds)
+        self._network.deadline = time.monotonic() + self.patience.total_seconds()
         # The library would set it on each request, over what the session has.
         self._network.verify_ssl = self.ca_file or True  # type: ignore[assignment]
         self._network.session.hooks["response"].append(self._heed)
@@ -161,7 +170,12 @@ class Session:
         except errors.IssuanceError as error:
             raise OrderLost(str(error.error)) from error
         except messages.Error as error:
-            if error.code in {"malformed", "unauthorized", "orderNotReady", "badCSR"} or error.code is None:
+            if self.status in _LOST and error.code != "badNonce":
+                raise OrderLost(error.detail or str(error)) from error
+            raise
+        except errors.Error as error:
+            # The library has no type of its own for an order that became invalid without a reason.
+            if type(error) is errors.Error:
                 raise OrderLost(str(error)) from error
             raise
         return Issued(key, tuple(x509.load_pem_x509_certificates(order.fullchain_pem.encode())))
@@ -211,10 +225,11 @@ class Session:
         return self._client.poll(authorization)[0]
 
     def _left(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, self._network.deadline - time.monotonic())
 
     def _heed(self, response: requests.Response, *_: object, **__: object) -> None:
         if not response.ok:
+            self.status = response.status_code
             self.retry_after = response.headers.get("Retry-After")
 
 

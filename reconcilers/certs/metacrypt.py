@@ -26,9 +26,6 @@ from reconcilers.base import Clock
 from reconcilers.certs.issuer import Chain, Issued, IssueFailed, PrivateKey, Window
 from reconcilers.certs.remote import Remote, RemoteSettings
 
-_CALL = 15
-"""Seconds that it may be silent."""
-
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_REASON = 200
 
@@ -116,8 +113,9 @@ class Metacrypt:
             json.dumps(body).encode(),
             {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
+        patience = settings.remote.call.total_seconds()
         context = ssl.create_default_context(cafile=settings.remote.ca_file or None)
-        with build_opener(HTTPSHandler(context=context), _NoRedirects).open(request, timeout=_CALL) as answer:
+        with build_opener(HTTPSHandler(context=context), _NoRedirects).open(request, timeout=patience) as answer:
             data: bytes = answer.read(_LONGEST_ANSWER)
             return data
 

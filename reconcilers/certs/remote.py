@@ -22,6 +22,8 @@ T = TypeVar("T")
 _AT_A_TIME = 4
 """Orders under way side by side."""
 
+_CALL = timedelta(seconds=15)
+
 _LONGEST_WAIT = timedelta(days=7)
 """The longest wish to be left alone that is heeded: a server's clock may be wrong."""
 
@@ -40,6 +42,11 @@ class RemoteSettings:
     per_hour: int = 60
     patience: timedelta = timedelta(seconds=90)
     """The longest that one certificate may take."""
+
+    @property
+    def call(self) -> timedelta:
+        """The longest that it may be silent within one call."""
+        return min(self.patience, _CALL)
 
 
 @dataclass(slots=True)
@@ -61,12 +68,17 @@ class Remote:
         self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     async def ask(self, function: Callable[[], T]) -> T:
-        """Its answer, within `patience`; only a few are asked at a time. Raises IssueFailed."""
+        """Its answer; only a few are asked at a time. Raises IssueFailed.
+
+        The function ends by itself once `patience` is over, unless a call of it
+        is never answered: that is not waited for.
+        """
+        patience = self.settings.patience + self.settings.call
         async with self._turns:
             try:
-                return await beside(function, self.settings.patience)
+                return await beside(function, patience)
             except TimeoutError as error:
-                raise IssueFailed(f"no answer within {self.settings.patience.total_seconds():g} s") from error
+                raise IssueFailed(f"no answer within {patience.total_seconds():g} s") from error
 
     def verify(self, hostname: str, chain: Chain) -> None:
         """Raises IssueFailed unless a client that trusts its root accepts the chain now."""

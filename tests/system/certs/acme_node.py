@@ -1,8 +1,11 @@
 """A node whose certificates come from a pebble: its issuer, its reconciler and its files, and nothing else."""
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from reconcilers.certs.acme import Acme, AcmeSettings, state_folder
 from reconcilers.certs.ledger import Ledger
 from reconcilers.certs.reconciler import Certs, CertSettings
 from reconcilers.certs.remote import RemoteSettings
+from stack.layout import Layout
 from stack.pebble import Pebble
 
 
@@ -40,12 +44,16 @@ class AcmeNode:
     folder: Path
     pebble: Pebble
     directory: str = ""
+    """URL of the directory, where it is not asked directly."""
+    challenge_host: str = "127.0.0.1"
     patience: timedelta = timedelta(seconds=20)
     per_hour: int = 1000
     eab_key_id: str = ""
     pauses: tuple[timedelta, timedelta] = (timedelta(hours=1), timedelta(days=1))
     offset: timedelta = field(default_factory=timedelta)
     """How far our clock is ahead."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Shared by nodes that start side by side: alembic's context is one for the whole process."""
 
     def now(self) -> datetime:
         return now() + self.offset
@@ -66,10 +74,17 @@ class AcmeNode:
         remote = RemoteSettings(
             self.state, self.url, str(self.pebble.ca_file), per_hour=self.per_hour, patience=self.patience
         )
-        settings = AcmeSettings(remote, "127.0.0.1", self.pebble.challenge_port, "ops@shop.test")
+        settings = AcmeSettings(remote, self.challenge_host, self.pebble.challenge_port, "ops@shop.test")
         if self.eab_key_id:
             settings = replace(settings, eab_key_id=self.eab_key_id, eab_hmac_file=str(self.folder / "hmac"))
         return Acme(settings, self.now)
+
+    async def victim(self, hostname: str) -> asyncio.subprocess.Process:
+        """An agent of its own that wants a certificate for the hostname, to be killed."""
+        command = [sys.executable, "-m", __name__, self.folder, self.pebble.layout.root]
+        words = (str(self.pebble.challenge_port), self.url, self.challenge_host, hostname)
+        environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+        return await asyncio.create_subprocess_exec(*command, *words, stdout=PIPE, env=environment)
 
     def order(self, hostname: str) -> str:
         """URL of the order that is open, as it is on disk."""
@@ -78,7 +93,9 @@ class AcmeNode:
     @asynccontextmanager
     async def agent(self) -> AsyncIterator["Agent"]:
         """An agent that runs until the block ends."""
-        registry = await Registry.open(f"sqlite:///{self.folder / 'registry.db'}", "rift")
+        self.folder.mkdir(exist_ok=True)
+        async with self.turn:
+            registry = await Registry.open(f"sqlite:///{self.folder / 'registry.db'}", "rift")
         settings = CertSettings(self.certs_dir, timedelta(days=90), *self.pauses)
         certs = Certs(registry, self.issuer(), settings, Defaults(), self.now)
         agent = Agent(registry, certs)
@@ -93,6 +110,16 @@ class AcmeNode:
     def leaf(self, hostname: str) -> x509.Certificate:
         """What lies there first."""
         return x509.load_pem_x509_certificates((self.certs_dir / f"{hostname}.pem").read_bytes())[0]
+
+
+async def run_for_ever(node: AcmeNode, hostname: str) -> None:
+    """What a victim does: wants a certificate for the hostname, and says so when it has it."""
+    async with node.agent() as agent:
+        await agent.registry.apply(spec(hostname), actor="test")
+        await agent.until(Status.TRUE)
+        sys.stdout.write(".")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
 
 
 @dataclass
@@ -130,6 +157,17 @@ class Agent:
                         service = await self.registry.service(name)
                         assert service is not None
                         return service
-                    await self.woken.wait()
+                    after = outcome.requeue_after.total_seconds() if outcome.requeue_after is not None else None
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self.woken.wait(), after)
         except TimeoutError:
             raise AssertionError(f"not within {seconds:g} s; last seen: {outcome}") from None
+
+
+def _main(folder: str, root: str, challenge_port: str, directory: str, challenge_host: str, hostname: str) -> None:
+    reached = Pebble(Layout(Path(root)), 0, 0, int(challenge_port), 0, 0, Path(), {})
+    asyncio.run(run_for_ever(AcmeNode(Path(folder), reached, directory, challenge_host), hostname))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
