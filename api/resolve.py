@@ -68,6 +68,8 @@ class ResolvedHealth(Model):
     """The command; empty for a check over the network."""
     route: str
     """Key of the route at whose port it asks; empty where `port` says."""
+    hostname: str
+    """Of that route: the name that it is asked by; empty for a fixed port."""
     host: str
     port: int
     """Where it asks on the host, for a fixed port; 0 where `route` or `exec` says."""
@@ -193,7 +195,7 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
         host_namespaces=component.host_namespaces,
         stop_signal=component.stop_signal or "",
         stop_timeout=duration(component.stop_timeout or defaults.stop_timeout),
-        health=_health(index, component, component.health) if component.health else None,
+        health=_health(spec, index, component, component.health, defaults) if component.health else None,
         update=_update(index, component, network),
         routes=tuple(_route(spec, component, route, defaults) for route in component.routes),
     )
@@ -204,14 +206,19 @@ def _secret(entry: str) -> tuple[str, str]:
     return name, path
 
 
-def _health(index: int, component: ComponentSpec, health: HealthSpec) -> ResolvedHealth:
+def _health(
+    spec: ServiceSpec, index: int, component: ComponentSpec, health: HealthSpec, defaults: Defaults
+) -> ResolvedHealth:
     mapping = _published(index, component, health.port) if health.port else None
+    key = "" if health.exec or mapping else _asked_route(index, component, health.route)
+    hostnames = {route.key: route.hostname or default_hostname(spec.name, defaults.zone) for route in component.routes}
     return ResolvedHealth(
         http=health.http or "",
         status=health.status,
         tls=health.tls,
         exec=health.exec,
-        route="" if health.exec or mapping else _asked_route(index, component, health.route),
+        route=key,
+        hostname=hostnames.get(key, ""),
         host=_reachable(mapping.host) if mapping else "",
         port=mapping.host_port if mapping else 0,
         interval=duration(health.interval).total_seconds(),

@@ -34,6 +34,7 @@ from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
 from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
+from reconcilers.containers.health import Checks
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.probe import Prober, ProbeSettings
@@ -163,7 +164,7 @@ def _assemble(
         registry,
         outside.engine,
         picture,
-        Prober(settings.node, ProbeSettings()),
+        Prober(settings.node, Checks(outside.engine), ProbeSettings()),
         settings.node,
         defaults,
         RestartBackoff(

@@ -58,7 +58,7 @@ class Deaths:
             return
         else:
             self._watched[container_id] = (pid, descriptor)
-            certain = _belongs(pid, container_id)
+            certain = belongs(pid, container_id)
             asyncio.get_running_loop().add_reader(descriptor, self._ended, container_id, certain)
 
     def _ended(self, container_id: str, certain: bool) -> None:
@@ -80,21 +80,41 @@ def end_left_behind(container_id: str) -> int:
     Podman 4.3 lets its lock go in the middle of a forced removal. What is
     started just then is removed from its books and goes on running.
     """
-    ended = 0
-    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
-        if _belongs(pid, container_id):
-            with suppress(OSError):
-                descriptor = os.pidfd_open(pid)
-                try:
-                    ended += _kill(descriptor, pid, container_id)
-                finally:
-                    os.close(descriptor)
-    return ended
+    return sum(_end(pid, container_id) for pid in _processes() if belongs(pid, container_id))
+
+
+def end_session(container_id: str, leader: int) -> int:
+    """Kills a process of the container's that leads a session, and with it what it started there; how many there were.
+
+    The engine makes each command that it runs inside a container the leader of
+    a session. Blocks for some milliseconds.
+    """
+    return sum(_end(pid, container_id) for pid in _processes() if _session(pid) == leader)
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _session(pid: int) -> int | None:
+    with suppress(OSError):
+        return os.getsid(pid)
+    return None
+
+
+def _end(pid: int, container_id: str) -> bool:
+    with suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            return _kill(descriptor, pid, container_id)
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _kill(descriptor: int, pid: int, container_id: str) -> bool:
     # Looked at while the descriptor holds the process: its number cannot have gone to another one since.
-    if not _belongs(pid, container_id):
+    if not belongs(pid, container_id):
         return False
     try:
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -103,7 +123,7 @@ def _kill(descriptor: int, pid: int, container_id: str) -> bool:
     return True
 
 
-def _belongs(pid: int, container_id: str) -> bool:
+def belongs(pid: int, container_id: str) -> bool:
     """Whether the process is in a control group named after the container."""
     with suppress(OSError):
         return container_id in Path(f"/proc/{pid}/cgroup").read_text()

@@ -3,12 +3,13 @@
 Calls go over podman-py's transport in a bounded number of worker threads; each
 has a timeout, since cancelling an await does not end the thread. The bodies
 are ours: podman-py's own models drop and rewrite fields (field-notes). The
-event stream has a connection of its own, read by the event loop.
+event stream and each running command have connections of their own, read by the
+event loop.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ _API: Final = "4.0.0"
 
 _LIST_TIMEOUT: Final = 10.0
 """Seconds. A listing changes nothing and takes milliseconds: an engine that hangs is noticed by it."""
+
+_MOST_OUTPUT: Final = 1 << 16
+"""Bytes of a command's output that are kept."""
 
 # Podman 4 answers nearly everything with 500 and a sentence. What the sentence ends in is its own error's text.
 _KINDS: Final = (
@@ -87,6 +91,16 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecState:
+    """What became of a command inside a container."""
+
+    pid: int
+    """In the engine's pid namespace; 0 where it does not run."""
+    exit_code: int
+    """Of a command that ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineEvent:
     """Something happened to a container. What, a listing says."""
 
@@ -108,11 +122,13 @@ class Engine:
         self._calls = ThreadPoolExecutor(settings.workers, "podman")
         # Pulls last for minutes and must not hold up anything else.
         self._pulls = ThreadPoolExecutor(2, "podman-pull")
+        self._execs = ThreadPoolExecutor(4, "podman-exec")
 
     def close(self) -> None:
         """Gives up all connections and idle threads."""
         self._calls.shutdown(wait=False, cancel_futures=True)
         self._pulls.shutdown(wait=False, cancel_futures=True)
+        self._execs.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     async def ping(self) -> str:
@@ -191,6 +207,31 @@ class Engine:
         answer = await self._call("GET", f"/containers/{container_id}/logs", params=params)
         return " | ".join(listing.unframed(answer.content).decode(errors="replace").split("\n")).strip(" |")
 
+    async def create_exec(self, container_id: str, command: Sequence[str]) -> str:
+        """Prepares a command in a running container and returns its id. Raises EngineError."""
+        body = json.dumps({"Cmd": command, "AttachStdout": True, "AttachStderr": True})
+        answer = await self._call("POST", f"/containers/{container_id}/exec", data=body, pool=self._execs)
+        return _text_of(answer, "Id")
+
+    async def exec_output(self, exec_id: str) -> str:
+        """Runs a prepared command, for as long as it lasts, and returns the beginning of what it printed."""
+        body = '{"Detach": false}'
+        head = f"POST /v{_API}/libpod/exec/{exec_id}/start HTTP/1.0\r\nContent-Type: application/json\r\n"
+        output = bytearray()
+        async with self._connection(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()) as reader:
+            while part := await reader.read(_MOST_OUTPUT):
+                output += part[: _MOST_OUTPUT - len(output)]
+        return listing.unframed(bytes(output)).decode(errors="replace")
+
+    async def exec_state(self, exec_id: str) -> ExecState:
+        """What became of a command that was run. Raises EngineError."""
+        answer = await self._call("GET", f"/exec/{exec_id}/json", pool=self._execs)
+        try:
+            found = answer.json()
+            return ExecState(int(found["Pid"]), int(found["ExitCode"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
+
     async def has_image(self, image: str) -> bool:
         """Whether the image is present. Raises EngineError."""
         answer = await self._call("GET", f"/images/{quote(image, safe='')}/exists", allow=(404,))
@@ -252,11 +293,11 @@ class Engine:
         since = datetime.now(UTC).timestamp() - 1
         query = f"stream=true&since={since:.0f}&filters={quote(json.dumps({'type': ['container']}))}"
         request = f"GET /v{_API}/libpod/events?{query} HTTP/1.0\r\n\r\n"
-        async with self._event_connection(request.encode()) as reader:
+        async with self._connection(request.encode()) as reader:
             yield self._events_in(reader)
 
     @asynccontextmanager
-    async def _event_connection(self, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    async def _connection(self, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
         writer = None
         try:
             async with asyncio.timeout(self._settings.timeout):
@@ -264,7 +305,7 @@ class Engine:
                 writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in head.partition(b"\r\n")[0]:
-                raise _unreachable("it refuses to tell events")
+                raise _unreachable("it refuses to tell what happens")
             yield reader
         except (OSError, EOFError, asyncio.LimitOverrunError) as error:
             raise _unreachable(str(error) or type(error).__name__) from error

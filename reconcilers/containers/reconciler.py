@@ -63,7 +63,7 @@ class Containers:
         backoff: RestartBackoff,
         clock: Clock,
         wake: Callable[[str], None],
-        images: ImageSettings = ImageSettings(),
+        images: ImageSettings | None = None,
     ) -> None:
         """`wake` is called with the name of each service that must be looked at again."""
         self._engine = engine
@@ -75,8 +75,8 @@ class Containers:
         self._clock = clock
         self._wake = wake
         self._registry = registry
-        self._recorder = Recorder(registry, lambda: self._world(picture.current()), backoff)
-        self._images = Images(engine, picture, registry, defaults, images, clock, wake)
+        self._recorder = Recorder(registry, self._known, backoff)
+        self._images = Images(engine, picture, registry, defaults, images or ImageSettings(), clock, wake)
         self._drains = Drains(clock, wake)
         self._executor = Executor(registry, engine, picture, self._images, self._drains, node)
         self._names: dict[str, set[str]] = {}
@@ -107,19 +107,21 @@ class Containers:
     async def plan(self, service: Service) -> Plan:
         """See Reconciler. Raises Transient while the picture is unknown, Terminal for a definition wrong here."""
         try:
-            world = self._world(await self._picture.known())
+            observation = await self._picture.known()
         except Transient:
             self._blind.add(service.name)
             raise
         if service.deleting:
             self._images.want_newer(service.name, ())
-            return await self._plan_deletion(service, world)
+            return await self._plan_deletion(service, self._world(observation))
         resolved = self._resolved(service)
         self._images.want_newer(service.name, _newer(resolved))
         for component in resolved.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
         checks = {component.name: component.health for component in resolved.components}
+        self._prober.recall(service.components)
         self._prober.expect(service.name, checks)
+        world = self._world(observation)
         # Before it is looked whether they are ready: whoever becomes so in between is told of.
         leads = self._waits_for_routes(service, world)
         self._waiting.note(service.name, services=resolved.depends_on, routes=leads)
@@ -227,6 +229,10 @@ class Containers:
         self._refused.pop(service, None)
         self._waiting.note(service, services=(), routes=False)
         self._prober.expect(service, {})
+
+    def _known(self, service: Service) -> World:
+        self._prober.recall(service.components)
+        return self._world(self._picture.current())
 
     def _world(self, observation: Observation) -> World:
         return World(

@@ -121,10 +121,10 @@ class Recorder:
     def __init__(
         self,
         registry: ContainerRegistry,
-        world: Callable[[], World],
+        world: Callable[[Service], World],
         backoff: RestartBackoff,
     ) -> None:
-        """`world` is what is known now; it raises Transient where that is nothing."""
+        """`world` is what is known now beside a service; it raises Transient where that is nothing."""
         self._registry = registry
         self._world = world
         self._backoff = backoff
@@ -185,7 +185,7 @@ class Recorder:
         service = await self._registry.service(name)
         if service is None:
             return
-        components = observed(service, self._world(), self._backoff)
+        components = observed(service, self._world(service), self._backoff)
         for component in components:
             if component != service.component(component.name):
                 await self._registry.record_component(name, component)

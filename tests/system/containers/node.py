@@ -20,6 +20,7 @@ from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
+from reconcilers.containers.health import Checks
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.probe import Prober, ProbeSettings
@@ -141,7 +142,7 @@ async def running_node(
         registry=registry,
         engine=client,
         picture=Picture(client, name, PictureSettings(relist=5.0, reconnect=0.5)),
-        prober=Prober(name, ProbeSettings()),
+        prober=Prober(name, Checks(client), ProbeSettings()),
         node=name,
         defaults=defaults,
         backoff=backoff,
