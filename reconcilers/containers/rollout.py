@@ -185,7 +185,7 @@ class _Turn:
     def _take_over(self, newcomer: ContainerObservation, current: ContainerObservation | None, *, wanted: bool) -> Step:
         """Routes first, then the old one's last connections, then its name."""
         rest = Outcome(Status.TRUE, Reason.CONVERGED)
-        cause = self._changes(current, self._request(newcomer.slot)) if current is not None else ""
+        cause = self._changes(current, self._request(current.slot)) if current is not None else ""
         promote = self._promote(newcomer, cause)
         if current is None:
             return Step((promote,), rest)
