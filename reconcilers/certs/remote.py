@@ -62,6 +62,7 @@ class Remote:
 
     def __post_init__(self) -> None:
         """Reads what earlier agents left. Blocks. Raises OSError, ValueError."""
+        self.settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.ledger = Ledger(self.settings.folder / "certificates")
         self.budget = Budget(self.settings.folder / "asked.json", self.settings.per_hour, self.clock)
         self._anchors = read_anchors(self.settings.root_file)
