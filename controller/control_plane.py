@@ -7,10 +7,11 @@ from uuid import uuid4
 
 from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
 from api.diff import diff
-from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
-from api.resolve import Defaults, ResolvedService, resolve
+from api.errors import NotFound, Refused, StaleGeneration
+from api.resolve import Defaults
 from api.service import Change, Container, Event, Finalizer, NodeStatus, Service
-from api.spec import ServiceSpec, container_name
+from api.spec import ServiceSpec
+from controller.admission import Admission
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
 
@@ -32,19 +33,19 @@ class LocalControlPlane:
     ) -> None:
         self._node = node
         self._registry = registry
-        self._defaults = defaults
         self._preview = preview
         self._containers = containers
         self._node_status = node_status
-        # Admission reads other services before it writes this one.
-        self._admission = asyncio.Lock()
+        self._admission = Admission(node, defaults, registry)
+        # It reads other services before this one is written.
+        self._admitting = asyncio.Lock()
 
     async def apply(
         self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
     ) -> Applied:
         """Stores a definition as desired state, or says what that would change."""
-        async with self._admission:
-            await self._admit(spec)
+        async with self._admitting:
+            await self._admission.admit(spec)
             before = await self._registry.service(spec.name)
             fields = diff(before.spec if before else None, spec)
             if dry_run:
@@ -139,36 +140,6 @@ class LocalControlPlane:
     async def node_status(self) -> NodeStatus:
         """The agent and what it depends on."""
         return await self._node_status()
-
-    async def _admit(self, spec: ServiceSpec) -> None:
-        """Raises InvalidSpec or Refused where this node cannot run the definition."""
-        if spec.node is not None and spec.node != self._node:
-            raise Refused(
-                f'this agent runs node "{self._node}", and the definition of "{spec.name}" says node = "{spec.node}": '
-                "ask that node's agent"
-            )
-        resolved = resolve(spec, self._defaults)
-        await self._refuse_name_clash(resolved)
-
-    async def _refuse_name_clash(self, resolved: ResolvedService) -> None:
-        for index, component in enumerate(resolved.components):
-            for other in _services_that_may_use(component.container_name):
-                if other == resolved.name:
-                    continue
-                service = await self._registry.service(other)
-                names = [container_name(other, c.name) for c in service.spec.components] if service else []
-                if component.container_name in names:
-                    raise InvalidSpec(
-                        f"components[{index}].name",
-                        f'container name "{component.container_name}" belongs to service "{other}": '
-                        "rename the component",
-                    )
-
-
-def _services_that_may_use(name: str) -> list[str]:
-    """Every service that could have a container of that name: `a-b-c` may be a-b-c, a-b/c or a/b-c."""
-    parts = name.split("-")
-    return ["-".join(parts[:length]) for length in range(len(parts), 0, -1)]
 
 
 def _refuse_stale(name: str, service: Service | None, expected: int | None) -> None:

@@ -7,13 +7,14 @@ all of them alike. A dry run is `plan` without `execute`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import Certificate, Component, FieldChange, Finalizer, RouteClaim, Service
+from api.spec import PortMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,15 @@ class PortTaken(Exception):
     """Another route on this node holds the port."""
 
 
+@dataclass(frozen=True, slots=True)
+class FixedPort:
+    """A host port that a definition names itself."""
+
+    service: str
+    component: str
+    mapping: PortMapping
+
+
 class Claimed(Exception):
     """Another service holds the name on that listener; `holder` is its name."""
 
@@ -155,6 +165,10 @@ class Registry(Protocol):
 
     async def allocated_ports(self) -> frozenset[int]:
         """Every host port given to any route on this node."""
+        ...
+
+    async def fixed_ports(self, among: Collection[int]) -> tuple[FixedPort, ...]:
+        """Those of these host ports that definitions on this node name themselves, by service."""
         ...
 
     async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:

@@ -3,6 +3,7 @@
 A service that is gone is left alone: whoever still speaks of it is late.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import delete, select
@@ -43,6 +44,11 @@ class ObservedState:
     def allocated_ports(self, transaction: Transaction) -> frozenset[int]:
         """Every port given on this node."""
         return frozenset(transaction.session.scalars(select(PortRow.port).where(PortRow.node == self._node)))
+
+    def port_holders(self, transaction: Transaction, among: Collection[int]) -> dict[int, str]:
+        """The service to whose route each of these ports is given."""
+        query = select(PortRow.port, PortRow.service).where(PortRow.node == self._node, PortRow.port.in_(among))
+        return {row.port: row.service for row in transaction.session.execute(query)}
 
     def allocate_port(
         self, transaction: Transaction, service: str, component: str, route: str, port: int, slot: int

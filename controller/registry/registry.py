@@ -1,6 +1,6 @@
 """The registry: what is wanted, and what was found. Everyone meets here and nowhere else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import text
@@ -15,7 +15,7 @@ from controller.registry.records import Report, Revision, utc_now
 from controller.registry.store import Store, Transaction
 from controller.registry.subscription import Subscription
 from controller.registry.timeline import Timeline
-from reconcilers.base import Clock
+from reconcilers.base import Clock, FixedPort
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,6 +116,14 @@ class Registry:
     async def allocated_ports(self) -> frozenset[int]:
         """Every host port given to any route on this node."""
         return await self._read(self._observed.allocated_ports)
+
+    async def fixed_ports(self, among: Collection[int]) -> tuple[FixedPort, ...]:
+        """Those of these host ports that definitions on this node name themselves, by service."""
+        return await self._read(reading.fixed_ports, self._node, among)
+
+    async def port_holders(self, among: Collection[int]) -> dict[int, str]:
+        """The service to whose route each of these ports is given, where it is."""
+        return await self._read(self._observed.port_holders, among)
 
     async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:
         """Gives the port to the route, replacing the one it had. Raises PortTaken."""

@@ -19,6 +19,7 @@ from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan, Termi
 # Whatever may still lead to a port has to go before the port is given to somebody else.
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS, Finalizer.CERTS})
 _LOOK_AGAIN = timedelta(seconds=1)
+_SOON = timedelta(milliseconds=10)
 
 _Key = tuple[str, str, int]
 """Component, route and slot: what a port is given to."""
@@ -52,13 +53,15 @@ class Allocate(PortAction):
 
 @dataclass(frozen=True, slots=True)
 class Reallocate(PortAction):
-    """Gives another port to a route whose port `old` turned out to be somebody else's."""
+    """Gives another port to a route whose port `old` turned out to be somebody else's, or the same once more."""
 
     old: int
     verb: ClassVar[str] = "reallocated"
 
     def describe(self) -> str:
         """One line for a person."""
+        if self.port == self.old:
+            return f"try port {self.port} for {self.subject} once more"
         return f"allocate port {self.port} to {self.subject} (port {self.old} is taken by somebody else)"
 
 
@@ -81,7 +84,7 @@ class Node:
     high: int
     """First and last port that may be given."""
     taken: frozenset[int]
-    """Given to any route of any service, or found in use."""
+    """Given to a route of another service, or found in use."""
     ephemeral: range
     """Where the kernel takes the ports of outgoing connections from: given only when no other is left."""
 
@@ -92,24 +95,30 @@ def plan(service: Service, desired: ResolvedService, node: Node) -> Plan:
     An allocation that stands is never moved: what listens on it is our own
     container. Raises Terminal when no port is left.
     """
-    wanted = {
-        (component.name, route.key, slot)
-        for component in desired.components
-        for route in component.routes
-        for slot in component.slots
-    }
-    fixed = {mapping.host_port for component in desired.components for mapping in component.ports}
-    chosen = _choose(service, sorted(wanted), node, fixed)
+    wanted = _wanted(desired)
     dropped = [allocation for allocation in service.ports if _key(allocation) not in wanted]
     # The proxy may still lead there: a port given away now would carry one service's name to another.
     routed = [allocation for allocation in dropped if _is_routed(service, allocation)]
     routes = {(component, route) for component, route, _ in wanted}
     used = [allocation for allocation in dropped if _is_used(service, allocation, routes)]
-    releases = [_release(allocation) for allocation in dropped if allocation not in routed + used]
+    releases = tuple(_release(allocation) for allocation in dropped if allocation not in routed + used)
+    try:
+        chosen = tuple(_choose(service, desired, node))
+    except Terminal:
+        if not releases:
+            raise
+        what_is_left = Outcome(Status.FALSE, Reason.PROGRESSING, "no port is free: gives back its own first", _SOON)
+        return Plan(releases, what_is_left)
     outcome = CONVERGED if wanted else NOT_NEEDED
     if routed:
         outcome = Outcome(outcome.status, outcome.reason, "a dropped route is still in the proxy", _LOOK_AGAIN)
     return Plan((*chosen, *releases), outcome)
+
+
+def is_settled(service: Service, desired: ResolvedService) -> bool:
+    """Whether every route has its ports: what the node has does not matter then."""
+    fixed = _fixed(desired)
+    return all(_holds(service.port(*key), fixed) for key in _wanted(desired))
 
 
 def plan_deletion(service: Service) -> Plan:
@@ -140,14 +149,24 @@ def assume(service: Service, actions: Iterable[Action]) -> Service:
     return service.model_copy(update={"ports": tuple(ports.values())})
 
 
-def _choose(service: Service, wanted: Iterable[_Key], node: Node, fixed: Collection[int]) -> Iterator[PortAction]:
+def _choose(service: Service, desired: ResolvedService, node: Node) -> Iterator[PortAction]:
+    fixed = _fixed(desired)
     taken = node.taken.union(fixed, (allocation.port for allocation in service.ports))
-    for component, route, slot in wanted:
+    for component, route, slot in sorted(_wanted(desired)):
         current = service.port(component, route, slot)
-        if _holds(current):
+        if _holds(current, fixed):
             continue
         place = f"{service.name}/{component}/{route}" + (f"/{slot}" if slot else "")
-        port = _first_free(place, node, taken)
+        free = (port for port in _candidates(place, node) if port not in taken)
+        port = next(free, None)
+        if port is None and current is not None and current.port not in fixed and current.port not in node.taken:
+            # There is no other, and whoever took this one may be gone by now.
+            port = current.port
+        if port is None:
+            raise Terminal(
+                Reason.PORTS_EXHAUSTED,
+                f"no port is free between {node.low} and {node.high}: widen [ports] in the agent's settings",
+            )
         taken |= {port}
         if current is None:
             yield Allocate(component, route, port, slot=slot)
@@ -155,20 +174,13 @@ def _choose(service: Service, wanted: Iterable[_Key], node: Node, fixed: Collect
             yield Reallocate(component, route, port, old=current.port, slot=slot)
 
 
-def _first_free(key: str, node: Node, taken: Collection[int]) -> int:
-    """Probes from a place of the key's own, so that a service applied anew tends to get the ports it had."""
+def _candidates(key: str, node: Node) -> Iterator[int]:
+    """Every port from a place of the key's own on, so that a service applied anew tends to get those it had."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
     below = range(node.low, min(node.high + 1, node.ephemeral.start))
     above = range(max(node.low, node.ephemeral.stop), node.high + 1)
     inside = range(max(node.low, node.ephemeral.start), min(node.high + 1, node.ephemeral.stop))
-    free = (port for port in chain(_turned(place, below, above), _turned(place, inside)) if port not in taken)
-    try:
-        return next(free)
-    except StopIteration:
-        raise Terminal(
-            Reason.PORTS_EXHAUSTED,
-            f"no port is free between {node.low} and {node.high}: widen [ports] in the agent's settings",
-        ) from None
+    return chain(_turned(place, below, above), _turned(place, inside))
 
 
 def _turned(place: int, *ranges: range) -> Iterator[int]:
@@ -183,8 +195,22 @@ def _turned(place: int, *ranges: range) -> Iterator[int]:
             left -= len(numbers)
 
 
-def _holds(allocation: PortAllocation | None) -> bool:
-    return allocation is not None and not allocation.contested
+def _wanted(desired: ResolvedService) -> frozenset[_Key]:
+    return frozenset(
+        (component.name, route.key, slot)
+        for component in desired.components
+        for route in component.routes
+        for slot in component.slots
+    )
+
+
+def _fixed(desired: ResolvedService) -> frozenset[int]:
+    """The host ports that the definition names itself. Whichever address they are on, there are others."""
+    return frozenset(mapping.host_port for component in desired.components for mapping in component.ports)
+
+
+def _holds(allocation: PortAllocation | None, fixed: Collection[int]) -> bool:
+    return allocation is not None and not allocation.contested and allocation.port not in fixed
 
 
 def _is_routed(service: Service, allocation: PortAllocation) -> bool:

@@ -49,7 +49,7 @@ async def test_many_services_at_once_get_all_of_a_narrow_range_and_none_twice(re
     names = [f"s{index}" for index in range(20)]
     for name in names:
         await apply(registry, name, routes=2)
-    ports = Ports(registry, Defaults(), PortSettings(LOW, LOW + 39), lambda port: True)
+    ports = Ports(registry, Defaults(), PortSettings(LOW, LOW + 39), lambda name: None, lambda port: True)
     given = await asyncio.gather(*(converge(ports, registry, name) for name in names))
     assert set().union(*given) == set(range(LOW, LOW + 40))
     await apply(registry, "late")
@@ -61,7 +61,7 @@ async def test_a_port_that_somebody_listens_on_is_avoided_and_one_that_is_lost_i
     await apply(registry, "shop")
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
-        ports = Ports(registry, Defaults(), PortSettings(taken, taken + 1))
+        ports = Ports(registry, Defaults(), PortSettings(taken, taken + 1), lambda name: None)
         (given,) = await converge(ports, registry, "shop")
         assert given == taken + 1
     await registry.contest_port("shop", "web", "r0", given)

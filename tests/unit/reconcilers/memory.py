@@ -1,12 +1,12 @@
 """The registry that reconcilers see, in memory: the same promises, with no database to wait for."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from api.service import Certificate, Component, Finalizer, PortAllocation, RouteClaim, Service
-from api.spec import ServiceSpec
-from reconcilers.base import Claimed, PortTaken
+from api.spec import PortMapping, ServiceSpec
+from reconcilers.base import Claimed, FixedPort, PortTaken
 
 T = TypeVar("T")
 
@@ -43,6 +43,15 @@ class MemoryRegistry:
 
     async def allocated_ports(self) -> frozenset[int]:
         return frozenset(port.port for service in self.services.values() for port in service.ports)
+
+    async def fixed_ports(self, among: Collection[int]) -> tuple[FixedPort, ...]:
+        named = (
+            FixedPort(service.name, component.name, PortMapping.parse(text))
+            for service in self.services.values()
+            for component in service.spec.components
+            for text in component.ports
+        )
+        return tuple(port for port in named if port.mapping.host_port in among)
 
     async def allocate_port(self, service: str, component: str, route: str, port: int, slot: int = 0) -> None:
         wanted = (service, component, route, slot)

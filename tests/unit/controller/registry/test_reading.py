@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from api.service import Finalizer
+from api.spec import PortMapping, ServiceSpec
 from controller.registry import Registry, timeline
+from reconcilers.base import FixedPort
 from tests.unit.controller.registry.samples import certificate, claim, component, condition, happened, spec
 
 
@@ -55,6 +57,23 @@ async def test_the_number_of_queries_does_not_grow_with_the_services(registry):
             await registry.services()
         counts.append(len(statements))
     assert counts == [5, 5, 5]
+
+
+async def test_a_port_tells_who_names_it_and_who_has_it(registry):
+    parts = [
+        {"name": "web", "image": "x:1", "ports": ["8080:80", "127.0.0.1:8081:81/udp"], "env": ['A="ports":["8082"]']},
+        {"name": "db", "image": "x:1", "ports": ["127.0.0.2:8080:5432", "9000"]},
+    ]
+    await registry.apply(ServiceSpec.model_validate({"name": "shop", "components": parts}), actor="ann")
+    await registry.apply(spec(), actor="ann")
+    await registry.allocate_port("hello", "web", "default", 10001)
+    assert await registry.fixed_ports([]) == ()
+    assert await registry.fixed_ports([8081, 80, 8082, 10001]) == (
+        FixedPort("shop", "web", PortMapping(host="127.0.0.1", host_port=8081, container_port=81, protocol="udp")),
+    )
+    assert [port.component for port in await registry.fixed_ports({8080, 9000})] == ["web", "db", "db"]
+    assert await registry.port_holders([8080, 10001]) == {10001: "hello"}
+    assert await registry.port_holders([]) == {}
 
 
 async def test_events_are_the_newest_oldest_first(registry):

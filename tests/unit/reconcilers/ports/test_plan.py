@@ -11,7 +11,7 @@ from api.resolve import Defaults, resolve
 from api.service import Component, Finalizer, PortAllocation, RouteClaim, Service
 from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec, Strategy, UpdateSpec
 from reconcilers.base import Plan, Terminal
-from reconcilers.ports.plan import Allocate, Node, Reallocate, Release, assume, given, plan, plan_deletion
+from reconcilers.ports.plan import Allocate, Node, Reallocate, Release, assume, given, is_settled, plan, plan_deletion
 from tests.unit.reconcilers.memory import newborn
 
 NODE = Node(low=20000, high=20099, taken=frozenset(), ephemeral=range(0))
@@ -98,6 +98,32 @@ def test_a_fixed_port_of_the_same_service_is_not_given_to_a_route() -> None:
     service = newborn(spec({"web": ["http"]}, ports=("20000:80",)))
     (action,) = decide(service, Node(20000, 20001, frozenset(), range(0))).actions
     assert action == Allocate("web", "http", 20001)
+
+
+def test_a_route_makes_way_for_a_fixed_port_of_its_own_service() -> None:
+    service = newborn(spec({"web": ["http"]}, ports=("20001:80",)), ports=(allocation("http", 20001),))
+    assert not is_settled(service, resolve(service.spec, Defaults()))
+    (action,) = decide(service, Node(20001, 20002, frozenset(), range(0))).actions
+    assert action == Reallocate("web", "http", 20002, old=20001)
+
+
+def test_a_lost_port_is_tried_again_where_there_is_no_other_and_nobody_has_it_now() -> None:
+    service = newborn(spec({"web": ["http"]}), ports=(allocation("http", 20001, contested=True),))
+    (action,) = decide(service, Node(20001, 20001, frozenset(), range(0))).actions
+    assert action == Reallocate("web", "http", 20001, old=20001)
+    assert action.describe() == "try port 20001 for web/http once more"
+    with pytest.raises(Terminal):
+        decide(service, Node(20001, 20001, frozenset({20001}), range(0)))
+
+
+def test_a_service_gives_back_its_own_ports_before_it_complains_that_none_is_left() -> None:
+    service = newborn(spec({"web": ["new"]}), ports=(allocation("old", 20001),))
+    node = Node(20001, 20001, frozenset(), range(0))
+    first = decide(service, node)
+    assert first.actions == (Release("web", "old", 20001),)
+    assert first.outcome.reason is Reason.PROGRESSING
+    assert first.outcome.requeue_after is not None
+    assert decide(assume(service, first.actions), node).actions == (Allocate("web", "new", 20001),)
 
 
 def test_the_kernels_own_range_is_used_only_when_nothing_else_is_left() -> None:
@@ -239,6 +265,7 @@ def test_planning_again_on_the_result_gives_nothing_to_do(situation: tuple[Servi
     service, node = situation
     after = assume(service, decide(service, node).actions)
     assert decide(after, node).actions == ()
+    assert is_settled(after, resolve(after.spec, Defaults()))
     assert {(port.component, port.route, port.slot) for port in _kept(after)} == _wanted(after)
 
 
