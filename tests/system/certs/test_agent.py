@@ -61,8 +61,8 @@ async def test_the_agent_s_own_ca_stands_in_until_the_other_is_back(program: Pro
         final = await certificate(client, lambda found: found.issuer == f"ACME {ca.directory}")
         assert (final.error, final.failures, final.retry_at) == ("", 0, None)
         messages = [event.message for event in await client.events("shop", limit=100) if event.actor == "certs"]
-        assert messages.count("order a certificate for shop.test (there is none)") == 1
-        assert "order a certificate for shop.test (CN=MCP CA of rift only stands in)" in messages
+        assert any("certificate for shop.test (there is none)" in message for message in messages)
+        assert any("certificate for shop.test (CN=MCP CA of rift only stands in)" in message for message in messages)
     code, said = program.stop()
     assert code == 0
     assert "Traceback" not in said
