@@ -58,7 +58,10 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Hold(Action):
-    """Claims a name whose route cannot be programmed yet, so that no younger service takes it meanwhile."""
+    """Claims a name before its route is programmed, and even where that has to wait.
+
+    So no younger service takes it meanwhile, and a route that a death leaves in mc-proxy is known to be ours.
+    """
 
     claim: RouteClaim
     verb: ClassVar[str] = "held"
@@ -83,7 +86,14 @@ class Program(Action):
     cause: str
     found: ProxyRoute | None = None
     """What mc-proxy holds instead."""
+    moved: bool = False
+    """Our own side changed: the container, its port, the certificate."""
     verb: ClassVar[str] = "programmed"
+
+    @property
+    def follows(self) -> bool:
+        """Whether it follows our own change: then nobody meddled with the proxy."""
+        return self.moved
 
     @property
     def subject(self) -> str:

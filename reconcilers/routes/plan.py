@@ -41,8 +41,7 @@ def plan(service: Service, desired: ResolvedService, observed: Observed) -> Plan
     actions: list[Action] = list(_withdrawals(service, desired, observed.listing))
     for route in sorted(wanted(desired), key=_key):
         decision = _decide(service, route, observed)
-        if decision.action is not None:
-            actions.append(decision.action)
+        actions.extend(decision.actions)
         if decision.problem is not None:
             problems.append(decision.problem)
     # What leads astray goes first, what was refused before goes last.
@@ -108,7 +107,7 @@ def _was_refused(action: Action, observed: Observed) -> bool:
 class _Decision:
     """What to do about one wanted route now, and what then still keeps it from being as it should be."""
 
-    action: Action | None = None
+    actions: tuple[Action, ...] = ()
     problem: _Problem | None = None
 
 
@@ -125,13 +124,14 @@ def _decide(service: Service, route: ResolvedRoute, observed: Observed) -> _Deci
     if claim is not None and backend is None and _leads_astray(service, claim):
         cause = f"{claim.backend} is not this service's any more"
         waits = _Problem(Reason.WAITING_FOR_CONTAINER, f"{name} waits for a new port")
-        return _Decision(_withdrawal(claim, cause, keep=True), waits)
+        return _Decision((_withdrawal(claim, cause, keep=True),), waits)
     certificate = service.certificate(route.hostname) if route.mode is RouteMode.L7 else None
+    holds = () if claim is not None else (Hold(_claim(route, "", None)),)
     if problem := _missing(route, name, backend, certificate):
-        # Never under a route that is there: to claim it would make it ours.
-        hold = Hold(_claim(route, "", None)) if claim is None and current is None else None
-        return _Decision(hold, problem)
-    return _Decision(_program(route, backend or "", certificate, claim, current))
+        # Never under a route that is there: to claim its name would make it ours.
+        return _Decision(holds if current is None else (), problem)
+    program = _program(route, backend or "", certificate, claim, current)
+    return _Decision((*holds, program) if program else ())
 
 
 def _obstacle(key: Key, name: str, observed: Observed) -> _Problem | None:
@@ -188,7 +188,8 @@ def _program(
     told = _claim(route, backend, certificate)
     if current == target and claim == told:
         return None
-    return Program(target, told, _cause(target, told, claim, current), current)
+    moved = claim is not None and claim.backend != "" and claim != told
+    return Program(target, told, _cause(target, told, claim, current), current, moved)
 
 
 def _claim(route: ResolvedRoute, backend: str, certificate: Certificate | None) -> RouteClaim:

@@ -104,9 +104,6 @@ class Routes:
 
     async def _program(self, service: Service, action: Program) -> None:
         key, proxy = action.route.key, self._proxy()
-        if not any((claim.listener, claim.hostname) == key for claim in service.claims):
-            # The intent: a route that a death leaves in mc-proxy is then known to be ours.
-            await self._claim(service, action.claim.model_copy(update={"backend": "", "certificate": ""}))
         try:
             await proxy.add(service.name, action.route)
         except Terminal:

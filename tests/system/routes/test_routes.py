@@ -118,7 +118,7 @@ async def world(tmp_path: Path, proxyd: Proxyd, proxy: McProxy, backend: int) ->
 
 async def test_a_ready_service_is_answered_by_its_hostname_over_verified_tls(world: World, proxyd: Proxyd) -> None:
     done, outcome = await world.converge()
-    assert len(done) == 1
+    assert len(done) == 2
     assert outcome.status is Status.TRUE
     body = await asyncio.to_thread(web.fetch, proxyd.addresses[0], HOSTNAME, world.folder / "ca/ca.pem")
     assert body == "hello"

@@ -86,13 +86,17 @@ def decide(service: Service, listing: Listing = EMPTY, holders: dict[Key, str] |
 
 
 def program(planned: Plan) -> Program:
-    (action,) = planned.actions
+    """The one route that is programmed; a name that is not held yet is held first."""
+    *before, action = planned.actions
     assert isinstance(action, Program)
+    held = action.claim.model_copy(update={"backend": "", "certificate": ""})
+    assert before in ([], [Hold(held)])
     return action
 
 
 def test_a_ready_route_is_programmed_with_its_certificate() -> None:
     planned = decide(ready_service())
+    assert len(planned.actions) == 2
     assert program(planned).route == PROGRAMMED
     assert program(planned).claim == claim()
     assert program(planned).describe() == "route shop.test:443 to 127.0.0.1:20001 by l7 (new)"
@@ -270,7 +274,9 @@ def test_what_was_refused_before_goes_last() -> None:
     service = ready_service(spec=two, components=(serving("http", "api"),))
     observed = Observed(EMPTY, refused=frozenset({(":443", "api.test")}))
     planned = plan(service, resolve(two, Defaults()), observed)
-    assert [action.subject for action in planned.actions] == ["shop.test:443", "api.test:443"]
+    programs = [action for action in planned.actions if isinstance(action, Program)]
+    assert [action.subject for action in programs] == ["shop.test:443", "api.test:443"]
+    assert planned.actions[-1] == programs[-1]
 
 
 def test_a_missing_listener_is_named_with_those_that_exist() -> None:
@@ -405,7 +411,9 @@ def test_no_plan_touches_what_the_service_does_not_own(situation: tuple[Service,
                 assert (action.listener, action.hostname) in ours
             case Hold():
                 key = action.claim.listener, action.claim.hostname
-                assert key not in {*ours, *observed.holders, *observed.listing.routes}
+                assert key not in {*ours, *observed.holders}
+                current = observed.listing.routes.get(key)
+                assert current is None or current.backend in own
             case Program():
                 key = action.route.key
                 assert key not in observed.holders
