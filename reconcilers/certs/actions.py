@@ -1,6 +1,6 @@
 """What can be done about the certificate at one site: values that say what they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
@@ -27,7 +27,13 @@ class Order(CertificateAction):
     cause: str
     urgent: bool
     """Nothing else serves for long: the second issuer is asked where the first fails."""
+    mends: bool = field(default=True, compare=False)
     verb: ClassVar[str] = "ordered"
+
+    @property
+    def follows(self) -> bool:
+        """Time alone made it necessary, unless somebody damaged or took what was there."""
+        return not self.mends
 
     def describe(self) -> str:
         """One line for a person."""
@@ -39,7 +45,13 @@ class Issue(CertificateAction):
     """Lays down a certificate, over what is there: the one that was obtained, or one from an issuer at hand."""
 
     cause: str
+    mends: bool = field(default=True, compare=False)
     verb: ClassVar[str] = "issued"
+
+    @property
+    def follows(self) -> bool:
+        """As for what was ordered; what was obtained beside the workers follows from its order."""
+        return not self.mends
 
     def describe(self) -> str:
         """One line for a person."""
@@ -55,9 +67,14 @@ class Postpone(CertificateAction):
     retry_at: datetime
     verb: ClassVar[str] = "postponed"
 
+    @property
+    def follows(self) -> bool:
+        """It changes nothing but the plan."""
+        return True
+
     def describe(self) -> str:
         """One line for a person."""
-        return f"try again for a certificate for {self.subject} at {moment(self.retry_at)} ({self.error})"
+        return f"postpone a certificate for {self.subject} until {moment(self.retry_at)} ({self.error})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +84,14 @@ class Reschedule(CertificateAction):
     renew_at: datetime
     verb: ClassVar[str] = "rescheduled"
 
+    @property
+    def follows(self) -> bool:
+        """It changes nothing but the plan."""
+        return True
+
     def describe(self) -> str:
         """One line for a person."""
-        return f"renew the certificate for {self.subject} at {moment(self.renew_at)} (its issuer wishes it)"
+        return f"reschedule the renewal for {self.subject} to {moment(self.renew_at)} (its issuer wishes it)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,21 +132,22 @@ def _is_noted(record: Certificate | None, pair: Pair) -> bool:
 
 def _obtain(record: Certificate | None, site: Site, cause: str, observed: Observed, policy: Policy) -> _Decision:
     """Another certificate is needed: the next step to it."""
-    attempt, now = observed.attempts.get(site.hostname), observed.now
+    attempt, pair, now = observed.attempts.get(site.hostname), observed.pairs[site.cert_path], observed.now
+    damaged = not pair.exists or bool(pair.problem)
     if policy.at_hand or (attempt is not None and not attempt.running and not attempt.error):
-        return _Decision(Issue(site, cause), policy.lifetime * RENEWAL)
+        return _Decision(Issue(site, cause, mends=damaged and policy.at_hand), policy.lifetime * RENEWAL)
     if attempt is not None and attempt.running:
         return _under_way(None, site, cause, observed, policy)
     if attempt is not None:
-        pair = observed.pairs[site.cert_path]
         failures, again = retry_at(record, attempt, policy, now)
         if policy.stand_in and not _urgent(pair, now):
             # From then on the second issuer may be asked.
             again = min(again, urgent_from(pair))
         return _failing(Postpone(site, attempt.error, failures, again), site, attempt.error, again, observed)
-    if record is not None and (held := _held(record, observed.pairs[site.cert_path], now, policy)):
+    if record is not None and (held := _held(record, pair, now, policy)):
         return _failing(None, site, held[0], held[1], observed)
-    return _under_way(Order(site, cause, _urgent(observed.pairs[site.cert_path], now)), site, cause, observed, policy)
+    order = Order(site, cause, _urgent(pair, now), mends=damaged)
+    return _under_way(order, site, cause, observed, policy)
 
 
 def _held(record: Certificate, pair: Pair, now: datetime, policy: Policy) -> tuple[str, datetime] | None:

@@ -159,7 +159,7 @@ async def test_a_failure_is_kept_across_a_restart_and_asked_again_when_its_time_
     (recorded,) = world.service().certificates
     assert (recorded.fingerprint, recorded.error) == ("", "outside: too many")
     assert (recorded.failures, recorded.retry_at) == (1, world.now + 5 * HOUR)
-    assert done[-1].startswith(f"try again for a certificate for {HOSTNAME} at ")
+    assert done[-1].startswith(f"postpone a certificate for {HOSTNAME} until ")
     world.certs, world.outside.failure = world.agent(), None
     world.now += 5 * HOUR - timedelta(seconds=1)
     assert (await world.settle())[0] == []

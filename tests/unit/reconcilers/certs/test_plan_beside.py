@@ -70,7 +70,7 @@ def test_a_renewal_that_fails_leaves_the_condition_true_and_says_so() -> None:
     planned = decide(DUE, noted(DUE), FAILED)
     assert planned.actions == (Postpone(SITE, "ACME: too many", 1, NOW + HOUR),)
     assert planned.actions[0].describe() == (
-        "try again for a certificate for shop.test at 2026-06-01 01:00Z (ACME: too many)"
+        "postpone a certificate for shop.test until 2026-06-01 01:00Z (ACME: too many)"
     )
     assert planned.outcome.status is Status.TRUE
     assert planned.outcome.message == (
@@ -118,6 +118,15 @@ def test_what_was_not_even_tried_is_no_failure() -> None:
 def test_a_failure_of_an_issuer_that_is_not_asked_any_more_holds_nothing_back() -> None:
     held = noted(DUE, error="Metacrypt: away", failures=5, retry_at=NOW + DAY)
     assert decide(DUE, held).actions == (Order(SITE, "it is due for renewal", urgent=False),)
+
+
+def test_only_what_somebody_damaged_is_drift() -> None:
+    for pair, mends in ((DUE, False), (OVER, False), (NOTHING, True), (replace(DUE, problem="it is broken"), True)):
+        ordered = decide(pair, noted(pair)).actions[0]
+        at_hand = decide(pair, noted(pair), policy=Policy(LIFE)).actions[0]
+        assert [action.follows for action in (ordered, at_hand)] == [not mends, not mends]
+        assert decide(pair, noted(pair), ARRIVED).actions[0].follows
+    assert decide(DUE, noted(DUE), FAILED).actions[0].follows
 
 
 def test_the_second_issuer_is_for_when_nothing_serves_for_long() -> None:
