@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from api.service import Finalizer, PlannedAction, Service
-from reconcilers.base import Action, Reconciler, Terminal, Transient
+from reconcilers.base import Action, Compares, Reconciler, Terminal, Transient
 
 
 class Preview:
@@ -41,13 +41,18 @@ async def _plan(reconciler: Reconciler, service: Service) -> tuple[tuple[Action,
         # What cannot be planned now is part of the answer, not the end of it.
         unknown = PlannedAction(resource=reconciler.name, verb="unknown", subject="", description=failure.message)
         return (), (unknown,)
-    return actions, tuple(
-        PlannedAction(
-            resource=reconciler.name,
-            verb=action.verb,
-            subject=action.subject,
-            description=action.describe(),
-            fields=action.differences(),
-        )
-        for action in actions
+    return actions, tuple([await _shown(reconciler, action) for action in actions])
+
+
+async def _shown(reconciler: Reconciler, action: Action) -> PlannedAction:
+    if isinstance(reconciler, Compares):
+        fields = await reconciler.differences(action)
+    else:
+        fields = action.differences()
+    return PlannedAction(
+        resource=reconciler.name,
+        verb=action.verb,
+        subject=action.subject,
+        description=action.describe(),
+        fields=fields,
     )

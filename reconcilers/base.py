@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import Certificate, Component, FieldChange, Finalizer, RouteClaim, Service
@@ -131,6 +131,15 @@ class Reconciler(Protocol):
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """The service as it will be known once `actions` worked: how a dry run sees past the first step. Pure."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A reconciler that finds out more of what differs when a person asks: too dear to be known with every plan."""
+
+    async def differences(self, action: Action) -> tuple[FieldChange, ...]:
+        """What the action would mend, field by field; without what could not be found out. Raises nothing."""
         ...
 
 
