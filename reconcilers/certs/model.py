@@ -12,6 +12,9 @@ PROVIDED = "provided by the operator"
 RENEWAL = 2 / 3
 """The part of its life after which a certificate is renewed."""
 
+LONGEST_WAIT = timedelta(days=7)
+"""The longest wish of an issuer to be left alone that is heeded: its clock, or ours, may be wrong."""
+
 URGENT = 9 / 10
 """The part of its life after which any issuer will do."""
 

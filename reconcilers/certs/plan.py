@@ -10,7 +10,18 @@ from api.service import Certificate, Finalizer, Service
 from api.spec import RouteMode
 from reconcilers.base import NOT_NEEDED, Action, Outcome, Plan
 from reconcilers.certs.actions import Forget, Issue, Note, Order, Postpone, Remove, Reschedule, moment
-from reconcilers.certs.model import PROVIDED, RENEWAL, Observed, Pair, Policy, Site, renewal_of, retry_at, urgent_from
+from reconcilers.certs.model import (
+    LONGEST_WAIT,
+    PROVIDED,
+    RENEWAL,
+    Observed,
+    Pair,
+    Policy,
+    Site,
+    renewal_of,
+    retry_at,
+    urgent_from,
+)
 
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS})
 _ROUTE_GOES = timedelta(seconds=1)
@@ -153,7 +164,10 @@ def _obtain(record: Certificate | None, site: Site, cause: str, observed: Observ
 def _held(record: Certificate, pair: Pair, now: datetime, policy: Policy) -> tuple[str, datetime] | None:
     """Why no attempt may be made yet, and when one may."""
     # What was changed in the settings since is not held back by what failed before.
-    if record.retry_at is not None and now < record.retry_at and record.error.startswith(policy.issuer):
+    wait = (record.retry_at or now) - now
+    # A time that is farther off was written while the clock was wrong.
+    possible = timedelta() < wait <= max(LONGEST_WAIT, policy.retry_most)
+    if record.retry_at is not None and possible and record.error.startswith(policy.issuer):
         return record.error, record.retry_at
     same = record.fingerprint == pair.fingerprint and not pair.problem
     if same and pair.ours and pair.not_after <= now < record.renew_at:

@@ -15,6 +15,7 @@ from reconcilers.certs.beside import beside
 from reconcilers.certs.budget import Budget
 from reconcilers.certs.issuer import Chain, IssueFailed
 from reconcilers.certs.ledger import Ledger
+from reconcilers.certs.model import LONGEST_WAIT
 from reconcilers.certs.path import read_anchors, verify_path
 
 T = TypeVar("T")
@@ -23,9 +24,6 @@ _AT_A_TIME = 4
 """Orders under way side by side."""
 
 _CALL = timedelta(seconds=15)
-
-_LONGEST_WAIT = timedelta(days=7)
-"""The longest wish to be left alone that is heeded: a server's clock may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +102,4 @@ def waiting_time(retry_after: str | None, now: datetime) -> timedelta | None:
             wait = parsedate_to_datetime(retry_after) - now
         except (ValueError, TypeError, OverflowError):
             return None
-    return min(wait, _LONGEST_WAIT) if wait > timedelta() else None
+    return min(wait, LONGEST_WAIT) if wait > timedelta() else None

@@ -120,6 +120,11 @@ def test_a_failure_of_an_issuer_that_is_not_asked_any_more_holds_nothing_back() 
     assert decide(DUE, held).actions == (Order(SITE, "it is due for renewal", urgent=False),)
 
 
+def test_a_clock_that_was_ahead_once_holds_nothing_back_for_ever() -> None:
+    held = noted(DUE, error="ACME: too many", failures=1, retry_at=NOW + 400 * DAY)
+    assert isinstance(decide(DUE, held).actions[0], Order)
+
+
 def test_only_what_somebody_damaged_is_drift() -> None:
     for pair, mends in ((DUE, False), (OVER, False), (NOTHING, True), (replace(DUE, problem="it is broken"), True)):
         ordered = decide(pair, noted(pair)).actions[0]
