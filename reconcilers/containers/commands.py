@@ -16,6 +16,7 @@ from reconcilers.containers.deaths import end_session
 from reconcilers.containers.podman import Engine
 
 _LONGEST_LINE: Final = 200
+_NOT_STARTED: Final = (126, 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,58 +28,64 @@ class Ended:
     """Of what it printed; empty where it printed nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    exec_id: str
+    output: asyncio.Task[str]
+
+
 class Commands:
     """What runs now, by container."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._running: dict[str, asyncio.Task[str]] = {}
+        self._running: dict[str, _Running] = {}
 
     async def run(self, container_id: str, command: tuple[str, ...], limit: float) -> Ended | None:
-        """How it ended; None where it did not within `limit` seconds.
+        """How it ended; None where it did not within `limit` seconds, or the one before it did not.
 
         Raises EngineError where the engine refused it, and Transient where
         nobody can say.
         """
         earlier = self._running.get(container_id)
-        if earlier is not None and not await _ends(earlier, limit):
+        if earlier is not None and not await self._ends(container_id, earlier, limit):
             return None
         exec_id = await self._engine.create_exec(container_id, command)
-        running = asyncio.create_task(self._engine.exec_output(exec_id), name=f"exec-{container_id[:12]}")
-        self._running[container_id] = running
-        running.add_done_callback(partial(self._ended, container_id))
-        if not await _ends(running, limit):
-            await self._kill(container_id, exec_id)
+        name = f"exec-{container_id[:12]}"
+        now = _Running(exec_id, asyncio.create_task(self._engine.exec_output(exec_id), name=name))
+        self._running[container_id] = now
+        now.output.add_done_callback(partial(self._ended, container_id))
+        if not await self._ends(container_id, now, limit):
             return None
         state = await self._engine.exec_state(exec_id)
         if state.pid:
             # Its output broke off, as when the engine is restarted.
-            await self._kill(container_id, exec_id)
+            await asyncio.to_thread(end_session, container_id, state.pid)
             raise Transient(Reason.ENGINE_ERROR, "podman lost track of a command")
-        return Ended(state.exit_code, _last_line(running.result()))
+        return Ended(state.exit_code, _telling_line(state.exit_code, now.output.result()))
 
     async def close(self) -> None:
         """Waits for nothing any more."""
-        running = tuple(self._running.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        outputs = [running.output for running in self._running.values()]
+        for output in outputs:
+            output.cancel()
+        await asyncio.gather(*outputs, return_exceptions=True)
 
-    async def _kill(self, container_id: str, exec_id: str) -> None:
-        state = await self._engine.exec_state(exec_id)
-        if state.pid:
-            await asyncio.to_thread(end_session, container_id, state.pid)
+    async def _ends(self, container_id: str, running: _Running, limit: float) -> bool:
+        """Whether it does by itself, and in time; otherwise it is killed, as well as we can."""
+        done, _ = await asyncio.wait((running.output,), timeout=limit)
+        if not done and (pid := (await self._engine.exec_state(running.exec_id)).pid):
+            await asyncio.to_thread(end_session, container_id, pid)
+        return bool(done)
 
-    def _ended(self, container_id: str, task: asyncio.Task[str]) -> None:
-        del self._running[container_id]
-        if not task.cancelled():
-            task.exception()  # whoever still waits for it hears of it
-
-
-async def _ends(task: asyncio.Task[str], limit: float) -> bool:
-    done, _ = await asyncio.wait((task,), timeout=limit)
-    return bool(done)
+    def _ended(self, container_id: str, output: asyncio.Task[str]) -> None:
+        if (running := self._running.get(container_id)) is not None and running.output is output:
+            del self._running[container_id]
+        if not output.cancelled():
+            output.exception()  # whoever waits for it hears of it
 
 
-def _last_line(output: str) -> str:
-    return (output.strip().splitlines() or [""])[-1].strip()[:_LONGEST_LINE]
+def _telling_line(code: int, output: str) -> str:
+    lines = output.strip().splitlines() or [""]
+    # Of a command that could not be started, the engine says why first.
+    return lines[0 if code in _NOT_STARTED else -1].strip()[:_LONGEST_LINE]

@@ -9,7 +9,7 @@ it starts, then at its interval. Whoever hangs holds up nobody else.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import random
@@ -23,6 +23,7 @@ from reconcilers.base import Transient
 from reconcilers.containers.deaths import belongs
 from reconcilers.containers.health import Unwell, listens_already
 from reconcilers.containers.model import ContainerObservation, Observation
+from reconcilers.containers.watch import Watch
 
 log = structlog.get_logger("probe")
 
@@ -44,84 +45,31 @@ class Asking(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeSettings:
-    """How often containers are asked. Times are in seconds."""
+class Pauses:
+    """Between two questions to a container that starts: ever longer, from the first to the longest, in seconds."""
 
-    first: float = 0.002
-    """A starting container is asked again after this pause, and then after ever longer ones."""
-    growth: float = 1.3
-    most: float = 0.25
-    """The longest pause for one without a check."""
-    most_checked: float = 1.0
-    """The longest pause for one with a check, unless its interval is shorter."""
-    most_run: float = 2.0
-    """The same where a command is run in it: podman keeps what belongs to one for five minutes."""
+    first: float
+    most: float
+
+    def __iter__(self) -> Iterator[float]:
+        pause = self.first
+        while True:
+            yield min(pause, self.most)
+            pause = min(pause * 1.3, self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How often containers are asked."""
+
+    listening: Pauses = Pauses(0.002, 0.25)
+    """Of a container without a check."""
+    checking: Pauses = Pauses(0.002, 1.0)
+    """Of one with a check, unless its interval is shorter."""
+    running: Pauses = Pauses(0.1, 2.0)
+    """The same where a command is run in it: that costs more, and podman keeps its remains for five minutes."""
     jitter: float = 0.05
     """Intervals differ by up to this share, so that many containers are not asked at the same time."""
-
-
-@dataclass(slots=True, eq=False)
-class _Watch:
-    """What is known of one process of a container."""
-
-    container: ContainerObservation
-    began: float
-    """When the process started, by the loop's clock."""
-    check: ResolvedHealth | None = None
-    ready: bool = False
-    failures: int = 0
-    """Those in a row that count: they are an interval apart, and none is in the start period."""
-    trouble: str = ""
-    """The last failure; empty after a success."""
-    counted_at: float = 0.0
-    told: tuple[bool, str, str] = (False, "", "")
-    """What the listeners know of it."""
-    told_at: float = 0.0
-
-    @property
-    def starting(self) -> bool:
-        """Whether it was not ready yet, and has not failed so often either."""
-        return not self.ready and not self.out
-
-    @property
-    def out(self) -> bool:
-        """Whether it failed so often that it counts."""
-        return self.check is not None and self.failures >= self.check.retries
-
-    @property
-    def unwell(self) -> str:
-        """Why it should be restarted; empty where it should not."""
-        if self.check is None or not self.check.liveness or not self.out:
-            return ""
-        times = "once" if self.check.retries == 1 else f"{self.check.retries} times"
-        return f"health check failed {times}: {self.trouble}"
-
-    @property
-    def shown(self) -> tuple[bool, str, str]:
-        """What others see of it."""
-        return self.ready, self.unwell, "" if self.ready else self.trouble
-
-    def succeeded(self) -> None:
-        """Takes note of a success."""
-        self.ready, self.failures, self.trouble = True, 0, ""
-
-    def failed(self, why: str, check: ResolvedHealth, now: float) -> None:
-        """Takes note of a failure. A starting container is asked more often than failures count."""
-        self.trouble = why
-        if self.starting and now < max(self.counted_at, self.began) + check.interval:
-            return
-        self.counted_at = now
-        if now >= self.began + check.start_period:
-            self.failures += 1
-        self.ready = self.ready and not self.out
-
-    def news(self, now: float) -> bool:
-        """Whether others must be told. That a failure is put in other words is worth it once a second."""
-        shown, told = self.shown, self.told
-        if shown == told or (shown[0] == told[0] and bool(shown[1]) == bool(told[1]) and now < self.told_at + 1.0):
-            return False
-        self.told, self.told_at = shown, now
-        return True
 
 
 class Prober:
@@ -133,12 +81,12 @@ class Prober:
         self._settings = settings
         self._listeners: list[Callable[[str], None]] = []
         self._checks: dict[str, Mapping[str, ResolvedHealth | None]] = {}
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, Watch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._arrivals: asyncio.Queue[tuple[_Watch, float]] = asyncio.Queue()
+        self._arrivals: asyncio.Queue[tuple[Watch, float]] = asyncio.Queue()
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Has `listener` called with the service's name when one of its containers became ready, or is no more."""
+        """Has `listener` called with the service's name when what `ready`, `unwell` or `trouble` says of it changed."""
         self._listeners.append(listener)
 
     @property
@@ -165,10 +113,13 @@ class Prober:
             self._forget(container_id)
         for container_id, container in running.items():
             watch = self._watches.get(container_id)
-            if watch is None or watch.container.pid != container.pid:
-                new = _Watch(container, _began(container))
-                self._watch(new)
-                new.told = new.shown  # whoever follows the picture looks anyway
+            if watch is not None and watch.container.pid == container.pid:
+                watch.container = container
+                continue
+            new = Watch(container, _began(container))
+            self._watch(new)
+            # Whoever follows the picture looks anyway.
+            new.told = new.shown
 
     def recall(self, components: Iterable[Component]) -> None:
         """Takes what was recorded of containers as ready for the case where nothing is expected of them yet.
@@ -178,8 +129,11 @@ class Prober:
         """
         for known in components:
             watch = self._watches.get(known.container_id)
-            if watch is not None and known.ready and watch.container.service not in self._checks:
-                watch.ready = watch.ready or watch.container.started_at == known.started_at
+            if watch is None or watch.container.service in self._checks:
+                continue
+            if known.ready and known.started_at == watch.container.started_at:
+                watch.succeeded()
+                watch.told = watch.shown
 
     def expect(self, service: str, checks: Mapping[str, ResolvedHealth | None]) -> None:
         """Says how the service's containers are asked from now on, by component: without a check where it is None.
@@ -198,7 +152,7 @@ class Prober:
         for old in [watch for watch in self._watches.values() if watch.container.service == service]:
             component = old.container.component
             if before is None or before.get(component) != checks.get(component):
-                new = _Watch(old.container, old.began, ready=old.ready, told=old.told)
+                new = Watch(old.container, old.began, ready=old.ready, told=old.told)
                 # Those that an agent finds running are not all asked at once.
                 self._watch(new, spread=before is None and old.ready)
                 self._tell(new)
@@ -216,7 +170,7 @@ class Prober:
         finally:
             await self._asking.close()
 
-    def _watch(self, watch: _Watch, *, spread: bool = False) -> None:
+    def _watch(self, watch: Watch, *, spread: bool = False) -> None:
         """Has the container probed in this way alone."""
         container = watch.container
         self._forget(container.id)
@@ -238,20 +192,19 @@ class Prober:
         if (task := self._tasks.pop(container_id, None)) is not None:
             task.cancel()
 
-    async def _wait(self, watch: _Watch) -> None:
+    async def _wait(self, watch: Watch) -> None:
         """Until a container without a check listens."""
-        pause = self._settings.first
-        while not await self._asking.listens(watch.container):
+        for pause in self._settings.listening:
+            if await self._asking.listens(watch.container):
+                break
             await asyncio.sleep(pause)
-            pause = min(pause * self._settings.growth, self._settings.most)
         watch.succeeded()
         self._tell(watch)
 
-    async def _probe(self, watch: _Watch, check: ResolvedHealth, pause: float) -> None:
+    async def _probe(self, watch: Watch, check: ResolvedHealth, pause: float) -> None:
         """Asks a container with a check for as long as its process runs."""
         certain = belongs(watch.container.pid, watch.container.id)
-        most = min(check.interval, self._settings.most_run if check.exec else self._settings.most_checked)
-        quick = self._settings.first
+        pauses = iter(self._settings.running if check.exec else self._settings.checking)
         while True:
             await asyncio.sleep(pause)
             try:
@@ -268,13 +221,12 @@ class Prober:
             else:
                 watch.succeeded()
             self._tell(watch)
-            pause = quick if watch.starting else check.interval + self._jitter(check)
-            quick = min(quick * self._settings.growth, most)
+            pause = min(next(pauses), check.interval) if watch.starting else check.interval + self._jitter(check)
 
     def _jitter(self, check: ResolvedHealth) -> float:
         return check.interval * self._settings.jitter * (2 * random() - 1)  # noqa: S311  # not a secret
 
-    def _tell(self, watch: _Watch) -> None:
+    def _tell(self, watch: Watch) -> None:
         if watch.news(self._now()):
             for listener in self._listeners:
                 listener(watch.container.service)
