@@ -297,7 +297,7 @@ class Driver:
         key, generation = run.service.name, run.service.generation
         if run.service.deleting or self._converged(run.service) != generation:
             return
-        mends = any(not action.tidies for action in plan.actions)
+        mends = any(not action.follows for action in plan.actions)
         if plan.outcome.status is not Status.TRUE or mends:
             # It may take several looks from the first sign to the first thing that can be done.
             self._departed.setdefault(key, item.since)

@@ -42,8 +42,8 @@ class Action(ABC):
         return self.describe().split(" ", len(self.verb.split()))[-1]
 
     @property
-    def tidies(self) -> bool:
-        """Whether it only ends what an update began: no drift is mended by it, and nobody waits for it."""
+    def follows(self) -> bool:
+        """Whether it only follows from what MCP itself did, as the end of an update does: no drift is mended by it."""
         return False
 
     def differences(self) -> tuple[FieldChange, ...]:
@@ -131,6 +131,28 @@ class Reconciler(Protocol):
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """The service as it will be known once `actions` worked: how a dry run sees past the first step. Pure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image that this node's MCP brought here: only such may be removed again."""
+
+    reference: str
+    """As definitions name it. A tag that moved has stood for several images."""
+    image_id: str
+    digest: str
+    pulled_at: datetime
+    used_at: datetime
+    """When it was last seen in use, or brought."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A reconciler that finds out more of what differs when a person asks: too dear to be known with every plan."""
+
+    async def differences(self, action: Action) -> tuple[FieldChange, ...]:
+        """What the action would mend, field by field; without what could not be found out. Raises nothing."""
         ...
 
 

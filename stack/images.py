@@ -2,7 +2,8 @@
 
 Each is one layer that podman imports: some files, a command, an environment.
 
-- hello: busybox's web server on $PORT; `/` tells name and version, `/cgi-bin/env` what the container was given
+- hello: busybox's web server on $PORT; `/` tells name and version, `/cgi-bin/env` what the container was given,
+  `/cgi-bin/slow?20` answers with a line each tenth of a second
 - tls: HAProxy that terminates TLS itself on $PORT, with a certificate of its own
 - exit: ends at once with the code $CODE
 """
@@ -34,6 +35,10 @@ httpd -f -p "0.0.0.0:${PORT:-8080}" -h /www & wait
 """
 _ENV: Final = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'; env
+"""
+_SLOW: Final = """#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+n=0; while [ $n -lt "${QUERY_STRING:-20}" ]; do echo "$n $VERSION"; n=$((n + 1)); sleep 0.1; done
 """
 _HAPROXY: Final = """
 global
@@ -78,7 +83,7 @@ def build(podman: PodmanHost, references: Iterable[str] = (HELLO, HELLO_NEXT, TL
     known = set(podman.run("images", "--format", "{{.Repository}}:{{.Tag}}").split())
     for reference in references:
         if reference not in known:
-            _load(podman, reference, _RECIPES[reference](podman))
+            load(podman, reference, _RECIPES[reference](podman))
 
 
 def hello(version: str) -> Image:
@@ -90,7 +95,9 @@ def hello(version: str) -> Image:
             "/bin/serve": _SERVE.encode(),
             "/www/index.html": f"mcp-hello {version}\n".encode(),
             "/www/healthz": b"ok\n",
+            "/www/who.json": f'{{"backend": "{version}"}}\n'.encode(),
             "/www/cgi-bin/env": _ENV.encode(),
+            "/www/cgi-bin/slow": _SLOW.encode(),
         },
         links={f"/bin/{applet}": "busybox" for applet in ("sh", "httpd", "env", "sleep", "cat", "ls")},
         env={"VERSION": version},
@@ -154,7 +161,8 @@ _RECIPES: Final[Mapping[str, Callable[[PodmanHost], Image]]] = {
 }
 
 
-def _load(podman: PodmanHost, reference: str, image: Image) -> None:
+def load(podman: PodmanHost, reference: str, image: Image) -> None:
+    """Has podman hold the image under that name."""
     changes = [f"ENV {name}={value}" for name, value in image.env.items()]
     command = ", ".join(f'"{word}"' for word in image.command)
     with tempfile.NamedTemporaryFile(suffix=".tar") as archive:

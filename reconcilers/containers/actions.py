@@ -103,7 +103,7 @@ class Drain(ContainerAction):
     """The longest wait."""
 
     @property
-    def tidies(self) -> bool:
+    def follows(self) -> bool:
         """It ends nothing by itself."""
         return True
 
@@ -136,7 +136,7 @@ class Remove(ContainerAction):
     """Another one took its place already."""
 
     @property
-    def tidies(self) -> bool:
+    def follows(self) -> bool:
         """Whether an update is over with it."""
         return self.outlived
 
@@ -153,7 +153,7 @@ class Promote(ContainerAction):
     container_id: str
 
     @property
-    def tidies(self) -> bool:
+    def follows(self) -> bool:
         """It serves already."""
         return True
 
@@ -175,7 +175,7 @@ class GiveUp(ContainerAction):
     """What is not tried again; see Component.failed_request."""
 
     @property
-    def tidies(self) -> bool:
+    def follows(self) -> bool:
         """Nothing moved away from what was wanted: it never was there."""
         return True
 
@@ -193,7 +193,7 @@ class Restore(ContainerAction):
     ports: tuple[ServedPort, ...]
 
     @property
-    def tidies(self) -> bool:
+    def follows(self) -> bool:
         """It ends an update that failed."""
         return True
 

@@ -190,8 +190,7 @@ class _Turn:
         if current is None:
             return Step((promote,), rest)
         if not self._is_led_to(newcomer):
-            message = f"{newcomer.name} is ready; waits until its routes lead to it"
-            return Step((), Outcome(Status.TRUE, Reason.CONVERGED, message))
+            return waits(Reason.PROGRESSING, f"{newcomer.name} is ready; waits until its routes lead to it")
         if wanted and (left := self._settles_in(newcomer)):
             return Step((), Outcome(Status.TRUE, Reason.CONVERGED, requeue_after=left))
         match drained(self.component, current, self.world, f"{newcomer.name} has taken over"):

@@ -104,8 +104,8 @@ class KeepAlive:
 class Http2:
     """One HTTP/2 connection for any number of requests at once."""
 
-    def __init__(self, connection: Connection, hostname: str) -> None:
-        self._connection, self._hostname = connection, hostname
+    def __init__(self, connection: Connection, hostname: str, path: str = "/") -> None:
+        self._connection, self._hostname, self._path = connection, hostname, path
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()
         self._answers: dict[int, tuple[bytearray, asyncio.Future[bytes]]] = {}
@@ -116,7 +116,7 @@ class Http2:
         stream = self._h2.get_next_available_stream_id()
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[stream] = bytearray(), answer
-        fields = [(":method", "GET"), (":scheme", "https"), (":authority", self._hostname), (":path", "/")]
+        fields = [(":method", "GET"), (":scheme", "https"), (":authority", self._hostname), (":path", self._path)]
         self._h2.send_headers(stream, fields, end_stream=True)
         self._flush()
         # JSON keeps the order of its keys: the backend's name is first.
@@ -158,9 +158,9 @@ class Http2:
 
 
 @asynccontextmanager
-async def http2(port: int, hostname: str, tls: ssl.SSLContext) -> AsyncIterator[Http2]:
+async def http2(port: int, hostname: str, tls: ssl.SSLContext, path: str = "/") -> AsyncIterator[Http2]:
     """An HTTP/2 client."""
-    client = Http2(await connect(port, hostname, tls), hostname)
+    client = Http2(await connect(port, hostname, tls), hostname, path)
     try:
         yield client
     finally:

@@ -109,7 +109,7 @@ def test_a_ready_one_waits_for_its_routes_then_settles_then_drains_the_old_one_t
     told = noted(service("blue-green", NEW_IMAGE), here)
 
     waiting = decide(told.model_copy(update={"claims": unrouted.claims}), here)
-    assert (waiting.actions, waiting.outcome.status) == ((), Status.TRUE)
+    assert (waiting.actions, waiting.outcome.reason) == ((), Reason.PROGRESSING)
     assert "waits until its routes lead to it" in waiting.outcome.message
 
     led = routed(told)
@@ -129,7 +129,7 @@ def test_a_ready_one_waits_for_its_routes_then_settles_then_drains_the_old_one_t
         assert [(type(a), a.subject) for a in done.actions] == [(Remove, "shop-web"), (Promote, "shop-web")]
         assert done.actions[1].describe() == "replace shop-web: image i:1 -> i:2"
         assert done.outcome.status is Status.TRUE
-        assert all(action.tidies for action in done.actions)
+        assert all(action.follows for action in done.actions)
 
 
 def test_an_agent_that_died_before_the_name_was_given_gives_it() -> None:
