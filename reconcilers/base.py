@@ -165,6 +165,19 @@ class Compares(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image that this node's MCP brought here: only such may be removed again."""
+
+    reference: str
+    """As definitions name it. A tag that moved has stood for several images."""
+    image_id: str
+    digest: str
+    pulled_at: datetime
+    used_at: datetime
+    """When it was last seen in use, or brought."""
+
+
 class PortTaken(Exception):
     """Another route on this node holds the port."""
 

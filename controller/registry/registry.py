@@ -10,12 +10,13 @@ from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.desired import DesiredState
 from controller.registry.engines import Mode
+from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
 from controller.registry.records import Report, Revision, utc_now
 from controller.registry.store import Store, Transaction
 from controller.registry.subscription import Subscription
 from controller.registry.timeline import Timeline
-from reconcilers.base import Clock, FixedPort
+from reconcilers.base import Clock, FixedPort, PulledImage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class Registry:
         self._timeline = Timeline(node)
         self._desired = DesiredState(node, self._timeline)
         self._observed = ObservedState(node, self._timeline)
+        self._images = PulledImages(node)
 
     @classmethod
     async def open(cls, url: str, node: str, *, clock: Clock = utc_now) -> Self:
@@ -168,6 +170,22 @@ class Registry:
     async def claim_holder(self, listener: str, hostname: str) -> str | None:
         """The service on this node that holds the name."""
         return await self._read(self._observed.claim_holder, listener, hostname)
+
+    async def pulled_images(self) -> tuple[PulledImage, ...]:
+        """The images that this node's MCP brought, the one brought last first."""
+        return await self._read(self._images.every)
+
+    async def record_image(self, image: PulledImage) -> None:
+        """Notes an image that was brought."""
+        await self._observe(self._images.record, image)
+
+    async def images_in_use(self, image_ids: Collection[str]) -> None:
+        """Notes that these are in use now."""
+        await self._observe(self._images.in_use, image_ids, self._clock())
+
+    async def forget_images(self, image_ids: Collection[str]) -> None:
+        """Drops the records of images that are gone."""
+        await self._observe(self._images.forget, image_ids)
 
     async def _read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._store.run(lambda transaction: work(transaction, *args, **kwargs), Mode.READ)

@@ -187,12 +187,12 @@ class ImageRow(Base):
 
     node: Mapped[str] = mapped_column(primary_key=True)
     reference: Mapped[str] = mapped_column(primary_key=True)
-    """As definitions name it."""
-    image_id: Mapped[str]
+    """As definitions name it. A tag that moved has stood for several images."""
+    image_id: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]
     pulled_at: Mapped[datetime]
     used_at: Mapped[datetime]
-    """When a container was last made of it."""
+    """When it was last seen in use, or brought."""
 
 
 class EventRow(Base):

@@ -59,6 +59,7 @@ class Picture:
         self._failure = Transient(Reason.ENGINE_UNREACHABLE, "podman has not been asked yet")
         self._looked = False
         self._listeners: list[Listener] = []
+        self._image_listeners: list[Callable[[], None]] = []
         self._asked = asyncio.Event()
         self._ids: set[str] | None = set()
         self._flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,6 +71,10 @@ class Picture:
     def listen(self, listener: Listener) -> None:
         """Has `listener` called after each change, in the event loop; it must not block."""
         self._listeners.append(listener)
+
+    def listen_to_images(self, listener: Callable[[], None]) -> None:
+        """Has `listener` called when something happened to an image, or may have happened unseen."""
+        self._image_listeners.append(listener)
 
     def current(self) -> Observation:
         """The picture as it is known now. Raises Transient where it is unknown."""
@@ -158,6 +163,10 @@ class Picture:
         for listener in self._listeners:
             listener(before, after)
 
+    def _tell_of_images(self) -> None:
+        for listener in self._image_listeners:
+            listener()
+
     def _died(self, container_id: str, certain: bool) -> None:
         """Its process ended, which the engine itself learns within some milliseconds."""
         container = self._observation.get(container_id) if self._observation else None
@@ -202,6 +211,7 @@ class Picture:
         began = asyncio.get_running_loop().time()
         async with self._engine.events() as events:
             self._lost.clear()
+            self._tell_of_images()
             await self.refresh()
             try:
                 await self._follow(events)
@@ -215,7 +225,10 @@ class Picture:
             async with asyncio.TaskGroup() as tasks:
                 relisting = tasks.create_task(self._relist(), name="picture-relist")
                 async for event in events:
-                    self._ask((event.container_id,))
+                    if event.of_image:
+                        self._tell_of_images()
+                    else:
+                        self._ask((event.id,))
                 relisting.cancel()
         except* Transient as group:
             failure = group.exceptions[0]

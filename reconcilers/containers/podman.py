@@ -3,8 +3,8 @@
 Calls go over podman-py's transport in a bounded number of worker threads; each
 has a timeout, since cancelling an await does not end the thread. The bodies
 are ours: podman-py's own models drop and rewrite fields (field-notes). The
-event stream and each running command have connections of their own, read by the
-event loop.
+event stream, each running command and each pull have connections of their own,
+read by the event loop.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from podman.api.client import APIClient
 from podman.errors import PodmanError
@@ -28,7 +28,9 @@ from api.conditions import Reason
 from api.service import Container
 from reconcilers.base import Transient
 from reconcilers.containers import listing
+from reconcilers.containers.credentials import SHUT_OUT, Access
 from reconcilers.containers.model import Observation
+from reconcilers.containers.references import LocalImage
 
 # The oldest API of podman 4; later ones still serve it.
 _API: Final = "4.0.0"
@@ -49,6 +51,9 @@ _KINDS: Final = (
     ("port is already allocated", "ADDRESS_IN_USE"),
 )
 
+# By which a registry's own answer is told from the lack of one.
+_DENIALS: Final = (*SHUT_OUT, "denied", "manifest unknown", "name unknown", "name invalid", "not found")
+
 # What happens inside a container, or to its files, changes nothing that a listing shows.
 _SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})
 
@@ -61,6 +66,8 @@ class Failure(Enum):
     NO_SUCH_CONTAINER = auto()
     NAME_IN_USE = auto()
     ADDRESS_IN_USE = auto()
+    DENIED = auto()
+    """A registry answered, and does not give the image."""
     REFUSED = auto()
     """It said why, in its own words only."""
     GARBLED = auto()
@@ -102,10 +109,11 @@ class ExecState:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something happened to a container. What, a listing says."""
+    """Something happened to a container, or to an image. What, a listing says."""
 
-    container_id: str
+    id: str
     action: str
+    of_image: bool = False
 
 
 class Engine:
@@ -120,14 +128,11 @@ class Engine:
             max_pool_size=settings.workers + 2,
         )
         self._calls = ThreadPoolExecutor(settings.workers, "podman")
-        # Pulls last for minutes and must not hold up anything else.
-        self._pulls = ThreadPoolExecutor(2, "podman-pull")
         self._execs = ThreadPoolExecutor(4, "podman-exec")
 
     def close(self) -> None:
         """Gives up all connections and idle threads."""
         self._calls.shutdown(wait=False, cancel_futures=True)
-        self._pulls.shutdown(wait=False, cancel_futures=True)
         self._execs.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
@@ -201,6 +206,15 @@ class Engine:
             if error.failure is not Failure.NO_SUCH_CONTAINER:
                 raise
 
+    async def inspect(self, container_id: str) -> dict[str, Any]:
+        """All that is known of one container, as the engine says it; see `found`. Raises EngineError."""
+        return dict(_json_of(await self._call("GET", f"/containers/{container_id}/json")))
+
+    async def inspect_image(self, image: str) -> dict[str, Any]:
+        """The same of an image; empty where it is gone. Raises EngineError."""
+        answer = await self._call("GET", f"/images/{quote(image, safe='')}/json", allow=(404,))
+        return {} if answer.status_code == 404 else dict(_json_of(answer))
+
     async def last_words(self, container_id: str, lines: int = 3) -> str:
         """The end of its log, in one line. Raises EngineError."""
         params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
@@ -232,24 +246,50 @@ class Engine:
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
 
-    async def has_image(self, image: str) -> bool:
-        """Whether the image is present. Raises EngineError."""
-        answer = await self._call("GET", f"/images/{quote(image, safe='')}/exists", allow=(404,))
-        return bool(answer.status_code != 404)
+    async def image(self, reference: str) -> LocalImage | None:
+        """The image that the reference stands for here, or None. Raises EngineError."""
+        answer = await self._call("GET", f"/images/{quote(reference, safe='')}/json", allow=(404,))
+        return None if answer.status_code == 404 else _image(_json_of(answer))
 
-    async def pull(self, image: str) -> None:
-        """Makes the image present. Raises EngineError with the reason of whoever refused it."""
-        params = {"reference": image, "policy": "missing"}
-        answer = await self._call(
-            "POST", "/images/pull", params=params, limit=self._settings.pull_timeout, pool=self._pulls
-        )
-        for line in answer.text.splitlines():
-            try:
-                problem = json.loads(line).get("error", "")
-            except (ValueError, AttributeError) as error:
-                raise EngineError(Failure.GARBLED, f"the answer to the pull of {image} is incomplete") from error
-            if problem:
-                raise EngineError(Failure.REFUSED, problem)
+    async def images(self) -> tuple[LocalImage, ...]:
+        """All images that the engine holds. Raises EngineError."""
+        found = _json_of(await self._call("GET", "/images/json"))
+        return tuple(_image(entry) for entry in found)
+
+    async def untag(self, image_id: str, name: str) -> None:
+        """Takes one of its names away. Raises EngineError."""
+        repository, _, tag = name.rpartition(":")
+        await self._call("POST", f"/images/{image_id}/untag", params={"repo": repository, "tag": tag})
+
+    async def remove_image(self, image_id: str) -> None:
+        """Removes an image that nothing uses and that has one name at most. Raises EngineError."""
+        await self._call("DELETE", f"/images/{image_id}", params={"force": "false"})
+
+    async def pull(
+        self, reference: str, access: Access, said: Callable[[str], None] = lambda _: None, *, anew: bool = False
+    ) -> str:
+        """Makes the image present and returns its id; a caller that no longer waits ends it.
+
+        `said` is called with each thing that podman says on the way; `anew`: the
+        registry is asked even where the image is present.
+        Raises EngineError with the reason of whoever refused it.
+        """
+        how = {"policy": "always" if anew else "missing", "tlsVerify": str(access.tls_verify).lower()}
+        query = urlencode({"reference": reference, **how})
+        lines = [f"POST /v{_API}/libpod/images/pull?{query} HTTP/1.0"]
+        lines += [f"{name}: {value}" for name, value in {"Content-Length": "0", **access.headers()}.items()]
+        async with self._connection("\r\n".join([*lines, "", ""]).encode()) as reader:
+            while True:
+                try:
+                    async with asyncio.timeout(self._settings.pull_timeout):
+                        entry = dict(json.loads(await reader.readline()))
+                except (ValueError, TypeError) as error:
+                    raise EngineError(Failure.GARBLED, f"the answer to the pull of {reference} breaks off") from error
+                if problem := str(entry.get("error", "")):
+                    raise EngineError(_pull_failure(problem), access.explain(problem))
+                if "id" in entry:
+                    return str(entry["id"])
+                said(str(entry.get("stream", "")).strip())
 
     async def make_network(self, name: str, interface: str, labels: dict[str, str]) -> None:
         """Makes a bridge network with names for its containers; one that exists stays. Raises EngineError."""
@@ -284,14 +324,14 @@ class Engine:
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[EngineEvent]]:
-        """What happens to containers from now on: once entered, nothing is missed.
+        """What happens to containers and images from now on: once entered, nothing is missed.
 
         The iteration raises Transient when the stream ends. It ends by itself
         when nothing was heard for so long that the stream might be dead.
         """
         # HTTP/1.0 has no chunks: the answer's body is the lines themselves, until somebody hangs up.
         since = datetime.now(UTC).timestamp() - 1
-        query = f"stream=true&since={since:.0f}&filters={quote(json.dumps({'type': ['container']}))}"
+        query = f"stream=true&since={since:.0f}&filters={quote(json.dumps({'type': ['container', 'image']}))}"
         request = f"GET /v{_API}/libpod/events?{query} HTTP/1.0\r\n\r\n"
         async with self._connection(request.encode()) as reader:
             yield self._events_in(reader)
@@ -307,6 +347,8 @@ class Engine:
             if b" 200 " not in head.partition(b"\r\n")[0]:
                 raise _unreachable("it refuses to tell what happens")
             yield reader
+        except TimeoutError as error:
+            raise _unreachable("it says nothing") from error
         except (OSError, EOFError, asyncio.LimitOverrunError) as error:
             raise _unreachable(str(error) or type(error).__name__) from error
         finally:
@@ -324,7 +366,7 @@ class Engine:
                 raise _unreachable(f"its events broke off: {error}") from error
             try:
                 entry = json.loads(line)
-                event = EngineEvent(entry["Actor"]["ID"], entry["Action"])
+                event = EngineEvent(entry["Actor"]["ID"], entry["Action"], entry.get("Type") == "image")
             except (ValueError, KeyError, TypeError) as error:
                 raise _unreachable("its events ended" if not line else "an event is incomplete") from error
             if event.action not in _SILENT:
@@ -384,8 +426,27 @@ def _refusal(answer: Response) -> EngineError:
     return EngineError(Failure[kind], message)
 
 
+def _pull_failure(problem: str) -> Failure:
+    return Failure.DENIED if any(words in problem for words in _DENIALS) else Failure.REFUSED
+
+
 def _text_of(answer: Response, key: str) -> str:
     try:
         return str(answer.json()[key])
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
+
+
+def _json_of(answer: Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
+
+
+def _image(entry: dict[str, Any]) -> LocalImage:
+    try:
+        names, digests = tuple(entry["RepoTags"] or ()), tuple(entry["RepoDigests"] or ())
+        return LocalImage(entry["Id"], names, digests, entry["Digest"])
+    except (LookupError, TypeError) as error:
+        raise EngineError(Failure.GARBLED, "podman's answer about an image is incomplete") from error

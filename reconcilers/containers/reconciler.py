@@ -29,8 +29,8 @@ from reconcilers.containers.actions import (
 )
 from reconcilers.containers.drain import Drains
 from reconcilers.containers.execute import Executor
-from reconcilers.containers.lifecycle import ends_well
 from reconcilers.containers.images import Images, ImageSettings
+from reconcilers.containers.lifecycle import ends_well
 from reconcilers.containers.model import Observation
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import plan, plan_deletion

@@ -1,4 +1,4 @@
-"""A Unix socket in front of podman's own that misbehaves when it is told to: the engine on its bad days."""
+"""A socket in front of podman's own, or of a registry's, that misbehaves when it is told to: both on their bad days."""
 
 import re
 import socket
@@ -10,6 +10,9 @@ from pathlib import Path
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+
+Address = Path | tuple[str, int]
+"""A Unix socket's path, or host and port."""
 
 Fault = Callable[[socket.socket, Callable[[], bytes]], None]
 """Answers on the client's connection instead of the engine; the callable asks the engine and gives its whole answer."""
@@ -60,8 +63,8 @@ class _Rule:
 class FaultySocket:
     """Passes each request on to `engine`, unless a rule says otherwise. Runs in threads of its own."""
 
-    path: Path
-    engine: Path
+    path: Address
+    engine: Address
     requests: list[str] = field(default_factory=list)
     """The first line of each request, in the order in which they came."""
     _rules: list[_Rule] = field(default_factory=list)
@@ -72,8 +75,8 @@ class FaultySocket:
 
     def start(self) -> None:
         """Listens."""
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.path))
+        self._listener = socket.socket(_family(self.path))
+        self._listener.bind(_sockaddr(self.path))
         self._listener.listen(64)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -84,7 +87,8 @@ class FaultySocket:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-            self.path.unlink(missing_ok=True)
+            if isinstance(self.path, Path):
+                self.path.unlink(missing_ok=True)
         self.cut_connections()
 
     def cut_connections(self) -> None:
@@ -136,8 +140,8 @@ class FaultySocket:
         return None
 
     def _answer(self, request: bytes) -> Iterator[bytes]:
-        with socket.socket(socket.AF_UNIX) as engine, self._known(engine):
-            engine.connect(str(self.engine))
+        with socket.socket(_family(self.engine)) as engine, self._known(engine):
+            engine.connect(_sockaddr(self.engine))
             engine.sendall(request)
             while piece := engine.recv(1 << 16):
                 yield piece
@@ -151,6 +155,14 @@ class FaultySocket:
         finally:
             with self._lock:
                 self._connections.discard(connection)
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
+
+
+def _sockaddr(address: Address) -> str | tuple[str, int]:
+    return str(address) if isinstance(address, Path) else address
 
 
 def _request(client: socket.socket) -> bytes:

@@ -21,6 +21,7 @@ from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
 from reconcilers.containers.health import Checks
+from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.probe import Prober, ProbeSettings
@@ -129,7 +130,13 @@ class Node:
 
 @asynccontextmanager
 async def running_node(
-    host: PodmanHost, folder: Path, *, socket: Path | None = None, backoff: RestartBackoff = QUICK, **engine: float
+    host: PodmanHost,
+    folder: Path,
+    *,
+    socket: Path | None = None,
+    backoff: RestartBackoff = QUICK,
+    images: ImageSettings | None = None,
+    **engine: float,
 ) -> AsyncIterator[Node]:
     """A node named after the test's folder; its registry lasts in there."""
     name = f"n-{zlib.crc32(bytes(folder)):08x}"
@@ -148,6 +155,7 @@ async def running_node(
         backoff=backoff,
         clock=utc_now,
         wake=queue.add,
+        images=images,
     )
     driver_settings = DriverSettings(transient=Backoff(0.1, 1.0), terminal=Backoff(0.5, 1.0))
     flapping = Flapping(FlappingSettings(), metrics.flapping.inc, utc_now)

@@ -34,5 +34,5 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("pulled_at", _TIME, nullable=False),
         sa.Column("used_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("node", "reference", name="pk_images"),
+        sa.PrimaryKeyConstraint("node", "reference", "image_id", name="pk_images"),
     )

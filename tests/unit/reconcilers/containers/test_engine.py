@@ -11,6 +11,7 @@ import pytest
 
 from api.conditions import Reason
 from reconcilers.base import Transient
+from reconcilers.containers.credentials import Access
 from reconcilers.containers.podman import Engine, EngineError, EngineSettings, Failure
 from tests.unit.reconcilers.containers.test_listing import entry
 
@@ -40,7 +41,7 @@ async def engine(socket: Path, answer: bytes | None = None, *, then: str = "clos
         if then == "reset":
             writer.transport.abort()
 
-    client = Engine(EngineSettings(str(socket), timeout=0.3, event_timeout=0.3))
+    client = Engine(EngineSettings(str(socket), timeout=0.3, pull_timeout=0.3, event_timeout=0.3))
     if answer is None:
         yield client
         client.close()
@@ -63,7 +64,7 @@ def refused(message: str) -> bytes:
 
 async def test_an_engine_that_is_not_there_is_unreachable(socket: Path) -> None:
     async with engine(socket) as client:
-        for call in (client.list(), client.ping(), client.create("{}"), client.pull("i:1")):
+        for call in (client.list(), client.ping(), client.create("{}"), client.pull("i:1", Access())):
             with pytest.raises(Transient) as failure:
                 await call
             assert failure.value.reason is Reason.ENGINE_UNREACHABLE
@@ -136,12 +137,51 @@ async def test_an_answer_that_is_not_podmans_leaves_open_what_happened(socket: P
     assert error.value.failure is Failure.GARBLED
 
 
-async def test_a_pull_fails_in_the_words_of_whoever_refused_it(socket: Path) -> None:
-    lines = b'{"stream":"Trying to pull..."}\n{"error":"unauthorized"}\n'
-    async with engine(socket, answered(lines)) as client:
+PULLED = b'{"stream":"Trying to pull i:1...\\n"}\n{"stream":"Copying blob sha256:1\\n"}\n'
+
+
+async def test_a_pull_tells_what_podman_says_and_ends_in_the_images_id(socket: Path) -> None:
+    said: list[str] = []
+    async with engine(socket, answered(PULLED + b'{"images":["abc"],"id":"abc"}\n')) as client:
+        assert await client.pull("i:1", Access(), said.append) == "abc"
+    assert said == ["Trying to pull i:1...", "Copying blob sha256:1"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "failure", "message"),
+    [
+        ("manifest unknown", Failure.DENIED, "manifest unknown"),
+        ("dial tcp: connection refused", Failure.REFUSED, "dial tcp: connection refused"),
+        (
+            "unauthorized",
+            Failure.DENIED,
+            'reg:5000 does not let user "ann" in with the password of registries."reg:5000".password_file',
+        ),
+    ],
+)
+async def test_a_pull_fails_in_the_words_of_whoever_refused_it(
+    socket: Path, problem: str, failure: Failure, message: str
+) -> None:
+    access = Access("reg:5000", "ann", "sesame", 'registries."reg:5000".password_file')
+    async with engine(socket, answered(PULLED + json.dumps({"error": problem}).encode())) as client:
         with pytest.raises(EngineError) as error:
-            await client.pull("i:1")
-    assert error.value.message == "unauthorized"
+            await client.pull("reg:5000/i:1", access)
+    assert (error.value.failure, error.value.message) == (failure, message)
+
+
+@pytest.mark.parametrize("end", [b"", b"[]", b'{"stream"', b"x" * 2_000_000])
+async def test_the_end_of_a_pull_that_is_none_leaves_open_what_happened(socket: Path, end: bytes) -> None:
+    async with engine(socket, STREAM + PULLED + end) as client:
+        with pytest.raises(EngineError) as error:
+            await client.pull("i:1", Access())
+    assert error.value.failure is Failure.GARBLED
+
+
+async def test_a_pull_that_falls_silent_is_given_up_after_its_time(socket: Path) -> None:
+    async with engine(socket, STREAM + PULLED, then="silence") as client:
+        with pytest.raises(Transient) as failure:
+            await client.pull("i:1", Access())
+    assert failure.value.message == "podman cannot be asked: it says nothing"
 
 
 async def test_a_container_that_is_gone_is_removed_already(socket: Path) -> None:
@@ -153,7 +193,7 @@ async def test_a_container_that_is_gone_is_removed_already(socket: Path) -> None
 
 async def heard(client: Engine) -> list[str]:
     async with client.events() as events:
-        return [event.container_id async for event in events]
+        return [event.id async for event in events]
 
 
 @pytest.mark.parametrize(
