@@ -156,28 +156,6 @@ class Compares(Protocol):
         ...
 
 
-@runtime_checkable
-class Compares(Protocol):
-    """A reconciler that finds out more of what differs when a person asks: too dear to be known with every plan."""
-
-    async def differences(self, action: Action) -> tuple[FieldChange, ...]:
-        """What the action would mend, field by field; without what could not be found out. Raises nothing."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PulledImage:
-    """An image that this node's MCP brought here: only such may be removed again."""
-
-    reference: str
-    """As definitions name it. A tag that moved has stood for several images."""
-    image_id: str
-    digest: str
-    pulled_at: datetime
-    used_at: datetime
-    """When it was last seen in use, or brought."""
-
-
 class PortTaken(Exception):
     """Another route on this node holds the port."""
 
