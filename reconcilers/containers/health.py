@@ -123,8 +123,7 @@ async def _status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
     for sent in (request, h11.EndOfMessage()):
         writer.write(http.send(sent) or b"")
     status, left = 0, _MOST_BYTES
-    while left > 0:
-        event = http.next_event()
+    while (event := http.next_event()) is not h11.NEED_DATA or left > 0:
         if event is h11.NEED_DATA:
             data = await reader.read(left)
             if not data and not status:
@@ -135,6 +134,8 @@ async def _status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
             status = event.status_code
         elif not isinstance(event, h11.Data | h11.InformationalResponse):
             break
+    if not status:
+        raise Unwell(f"the first {_MOST_BYTES >> 10} KiB of the answer hold no end of its head")
     return status
 
 

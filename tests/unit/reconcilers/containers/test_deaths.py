@@ -1,9 +1,10 @@
 """Real processes end, and their container is told of."""
 
 import asyncio
+import subprocess
 from pathlib import Path
 
-from reconcilers.containers.deaths import Deaths, end_left_behind
+from reconcilers.containers.deaths import Deaths, end_left_behind, end_session
 from tests.unit.reconcilers.containers.conftest import Starter
 
 
@@ -76,3 +77,17 @@ async def test_a_restarted_container_is_watched_under_its_new_process(start: Sta
     async with asyncio.timeout(1):
         assert await told.get() == ("web", False)
     assert told.empty()
+
+
+def test_a_session_ends_with_all_that_it_started_and_nothing_else(start: Starter) -> None:
+    bystander = start()
+    group = Path(f"/proc/{bystander.pid}/cgroup").read_text().splitlines()[-1]
+    command = ["sh", "-c", "sleep 600 & echo; wait"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as leader:
+        assert leader.stdout is not None
+        leader.stdout.readline()
+        assert end_session("0" * 64, leader.pid) == 0
+        assert end_session(group, leader.pid) == 2
+        # Its pipe is closed by the last of them.
+        assert leader.stdout.read() == b""
+    assert bystander.poll() is None
