@@ -18,7 +18,7 @@ from reconcilers.routes.model import Listing, ProxyRoute
 Answer = TypeVar("Answer")
 
 # By default gRPC waits up to two minutes before it tries again to connect; a Unix socket costs nothing to try.
-_RECONNECT_MS = (("initial", 50), ("min", 50), ("max", 100))
+_RECONNECT_MS = {"initial": 50, "max": 100}
 
 
 class McProxy:
@@ -30,8 +30,10 @@ class McProxy:
     def __init__(self, socket: str, timeout: timedelta = timedelta(seconds=10)) -> None:
         self.socket = socket
         self._timeout = timeout.total_seconds()
+        # What gRPC calls the least backoff is how long an attempt may take: a slow proxy is a proxy all the same.
+        waits = {**_RECONNECT_MS, "min": round(self._timeout * 1000)}
         self._channel = grpc.aio.insecure_channel(
-            f"unix://{socket}", [(f"grpc.{which}_reconnect_backoff_ms", value) for which, value in _RECONNECT_MS]
+            f"unix://{socket}", [(f"grpc.{which}_reconnect_backoff_ms", value) for which, value in waits.items()]
         )
         self._stub = ProxyAdminServiceStub(self._channel)
 

@@ -13,6 +13,11 @@ import pytest
 from reconcilers.routes.mcproxy import McProxy
 from stack import web
 from stack.admin import Table
+from tests.system.agent.conftest import rig, stopped
+from tests.system.agent.rig import Rig
+from tests.system.routes.relay import Relay
+
+__all__ = ["rig", "stopped"]
 
 _CONFIG = """\
 shutdown_timeout = 1
@@ -80,3 +85,14 @@ async def proxy(proxyd: Proxyd) -> AsyncIterator[McProxy]:
     client = McProxy(str(proxyd.socket))
     yield client
     await client.close()
+
+
+@pytest.fixture
+def relay(stopped: Rig) -> Iterator[Relay]:
+    """What the agent of `stopped` takes for mc-proxy once it is started."""
+    relay = Relay(stopped.host.layout.run / "relay.sock", stopped.host.proxy_socket)
+    stopped.variables = {"MCP_MCPROXY_SOCKET": str(relay.path), "MCP_MCPROXY_TIMEOUT_SECONDS": "1"}
+    relay.start()
+    yield relay
+    stopped.host.stop_agent()
+    relay.stop()
