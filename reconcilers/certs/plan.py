@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from api.conditions import Reason, Status
+from api.conditions import ConditionType, Reason, Status
 from api.resolve import ResolvedService, default_hostname
 from api.service import Certificate, Finalizer, Service
 from api.spec import RouteMode
@@ -92,7 +92,16 @@ def _decide(service: Service, site: Site, wanted: Sequence[Site], observed: Obse
     record = service.certificate(site.hostname)
     if record is not None and record.cert_path != site.cert_path:
         record = None
+    if record is not None and _is_news(service) and not observed.pairs[site.cert_path].serves(observed.now):
+        # Somebody may have mended what was wrong, and waits for it.
+        record = record.model_copy(update={"retry_at": None})
     return _decide_by_pair(record, site, observed, policy)
+
+
+def _is_news(service: Service) -> bool:
+    """Whether nobody looked at this generation yet."""
+    condition = service.condition(ConditionType.CERTIFICATES_READY)
+    return condition is not None and condition.observed_generation < service.generation
 
 
 def _decide_by_pair(record: Certificate | None, site: Site, observed: Observed, policy: Policy) -> _Decision:

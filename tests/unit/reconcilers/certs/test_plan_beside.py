@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.conditions import Reason, Status
+from api.conditions import Condition, ConditionType, Reason, Status
 from api.service import Certificate
 from reconcilers.base import Action, Plan
 from reconcilers.certs.actions import Issue, Note, Order, Postpone, Reschedule
@@ -123,6 +123,23 @@ def test_a_failure_of_an_issuer_that_is_not_asked_any_more_holds_nothing_back() 
 def test_a_clock_that_was_ahead_once_holds_nothing_back_for_ever() -> None:
     held = noted(DUE, error="ACME: too many", failures=1, retry_at=NOW + 400 * DAY)
     assert isinstance(decide(DUE, held).actions[0], Order)
+
+
+def test_a_changed_definition_is_tried_at_once_where_nothing_serves() -> None:
+    for pair, tried in ((NOTHING, True), (DUE, False)):
+        held = noted(DUE, error="ACME: too many", failures=4, retry_at=NOW + HOUR)
+        looked_at = Condition(
+            type=ConditionType.CERTIFICATES_READY,
+            status=Status.FALSE,
+            reason=Reason.CERTIFICATE_FAILED,
+            observed_generation=1,
+            last_transition=NOW,
+        )
+        changed = service(held, generation=2, conditions=(looked_at,))
+        assert bool(plan(changed, [SITE], Observed({SITE.cert_path: pair}, {}, NOW), ACME).actions) is tried
+        seen = looked_at.model_copy(update={"observed_generation": 2})
+        again = service(held, generation=2, conditions=(seen,))
+        assert plan(again, [SITE], Observed({SITE.cert_path: pair}, {}, NOW), ACME).actions == ()
 
 
 def test_only_what_somebody_damaged_is_drift() -> None:
