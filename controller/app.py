@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,13 +29,16 @@ from controller.preview import Preview
 from controller.queue import WorkQueue
 from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
-from controller.settings import Settings
+from controller.settings import ImageRegistrySettings, Settings
 from controller.wakes import ALL, Waiters, Wakes
 from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
 from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
+from reconcilers.containers.collection import CollectionSettings
+from reconcilers.containers.credentials import Credentials, Login
 from reconcilers.containers.health import Checks
+from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.probe import Prober, ProbeSettings
@@ -126,7 +130,13 @@ async def _look_at_proxy(proxy: McProxy) -> str:
 
 @asynccontextmanager
 async def _outside(settings: Settings) -> AsyncIterator[_Outside]:
-    engine = Engine(EngineSettings(settings.podman.socket, timeout=settings.podman.timeout_seconds))
+    engine = Engine(
+        EngineSettings(
+            settings.podman.socket,
+            timeout=settings.podman.timeout_seconds,
+            pull_timeout=settings.images.silence_seconds,
+        )
+    )
     patience = timedelta(seconds=settings.mcproxy.timeout_seconds)
     proxy = McProxy(settings.mcproxy.socket, patience) if settings.mcproxy.socket else None
     try:
@@ -174,6 +184,7 @@ def _assemble(
         ),
         utc_now,
         wake["containers"],
+        _images(settings),
     )
     routes = Routes(registry, outside.proxy, defaults, timedelta(seconds=settings.mcproxy.interval_seconds))
     return _Node(
@@ -185,6 +196,22 @@ def _assemble(
         },
         waiters=containers.waiting,
     )
+
+
+def _images(settings: Settings) -> ImageSettings:
+    how = settings.images
+    auth_file = Path(named) if (named := os.environ.get("REGISTRY_AUTH_FILE")) else None
+    return ImageSettings(
+        Credentials({name: _login(one) for name, one in settings.registries.items()}, auth_file),
+        how.check_seconds,
+        CollectionSettings(timedelta(seconds=how.keep_seconds), how.keep_last, how.collect_seconds),
+    )
+
+
+def _login(registry: ImageRegistrySettings) -> Login:
+    if registry.token_file:
+        return Login(registry.username or "mcp", registry.token_file, "token_file", registry.tls_verify)
+    return Login(registry.username, registry.password_file, "password_file", registry.tls_verify)
 
 
 def _drivers(

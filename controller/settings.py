@@ -1,8 +1,9 @@
 """The agent's settings: `mcp-agent.toml`, then `MCP_*` variables on top.
 
 Every setting can be overridden by a variable named after its place:
-`podman.socket` by MCP_PODMAN_SOCKET, `node` by MCP_NODE. A duration is in the
-unit that ends its name.
+`podman.socket` by MCP_PODMAN_SOCKET, `node` by MCP_NODE. Only the table of
+registries has no variables: no variable's name could hold a registry's. A
+duration is in the unit that ends its name.
 """
 
 import re
@@ -37,6 +38,13 @@ def _host_port(value: str) -> str:
     found = _HOST_PORT.fullmatch(value)
     if found is None or int(found[2]) > 65535:
         raise ValueError("is not host:port, such as 127.0.0.1:9464")
+    return value
+
+
+def _registry(value: str) -> str:
+    found = _HOST_PORT.fullmatch(value if ":" in value.rpartition("]")[2] else f"{value}:443")
+    if found is None or int(found[2]) > 65535 or "/" in value:
+        raise ValueError(f'"{value}" is not host:port such as "mcr.example:8443"')
     return value
 
 
@@ -85,6 +93,44 @@ class PodmanSettings(Model):
     socket: AbsolutePath = Field(default="/run/podman/podman.sock", description="podman's API socket.")
     relist_seconds: Seconds = Field(default=30.0, description="Safety net below the engine's events.")
     timeout_seconds: Seconds = Field(default=30.0, description="Of one call; a pull has no such limit.")
+
+
+class ImageSettings(Model):
+    """How images come to the node, and go."""
+
+    check_seconds: Seconds = Field(
+        default=300.0,
+        description='Between two questions what a tag stands for, where a definition says pull = "newer".',
+    )
+    silence_seconds: Seconds = Field(default=1800.0, description="podman may say nothing for so long during a pull.")
+    keep_seconds: Seconds = Field(
+        default=604800.0, description="An image that MCP brought stays so long after its use."
+    )
+    keep_last: int = Field(
+        default=2, ge=0, description="So many unused images of each repository stay longer, for a rollback."
+    )
+    collect_seconds: Seconds = Field(default=3600.0, description="Between two looks for images to remove.")
+
+
+class ImageRegistrySettings(Model):
+    """A registry of images, by the host:port that references begin with."""
+
+    username: str = Field(default="", description='Who we are there; with `token_file` anybody, which is "mcp".')
+    password_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="File with the password; read anew at each pull."
+    )
+    token_file: Annotated[str, _or_empty(_absolute)] = Field(
+        default="", description="File with a token that serves as password; read anew at each pull."
+    )
+    tls_verify: bool = Field(default=True, description="false: any certificate will do, and plain HTTP.")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.password_file and self.token_file:
+            raise ValueError("has a password_file and a token_file: say one of them")
+        if bool(self.username) != bool(self.password_file) and not self.token_file:
+            raise ValueError("has one of username and password_file: say both")
+        return self
 
 
 class ProxySettings(Model):
@@ -220,6 +266,10 @@ class Settings(Model):
     api: ApiSettings = ApiSettings()
     registry: RegistrySettings = RegistrySettings()
     podman: PodmanSettings = PodmanSettings()
+    images: ImageSettings = ImageSettings()
+    registries: dict[Annotated[str, AfterValidator(_registry)], ImageRegistrySettings] = Field(
+        default_factory=dict, description="By the host:port that image references begin with."
+    )
     mcproxy: ProxySettings = ProxySettings()
     defaults: Defaults = Defaults()
     ports: PortSettings = PortSettings()
@@ -245,6 +295,7 @@ def _sections() -> Iterator[tuple[str, type[Model]]]:
 
 _TABLES: Tables = {
     Settings: ("mcp-agent.toml", "at the top, before the first table"),
+    ImageRegistrySettings: ("a registry", 'in [registries."host:port"]'),
     **{section: (f"[{name}]", f"in [{name}]") for name, section in _sections()},
 }
 
@@ -256,7 +307,7 @@ def variables() -> Iterator[tuple[str, tuple[str, ...]]]:
         if name in sections:
             for inner in sections[name].model_fields:
                 yield f"MCP_{name}_{inner}".upper(), (name, inner)
-        else:
+        elif name != "registries":
             yield f"MCP_{name}".upper(), (name,)
 
 

@@ -16,7 +16,7 @@ from api.model import Model
 from api.notation import toml_value
 from api.service import Certificate, Service
 from controller.metrics import Metrics
-from controller.settings import Settings
+from controller.settings import ImageRegistrySettings, Settings
 from controller.wakes import ALL
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "agent.md"
@@ -49,15 +49,18 @@ def _settings() -> Iterator[str]:
         if isinstance(section, type) and issubclass(section, Model):
             for inner, inner_field in section.model_fields.items():
                 yield _setting(f"{name}.{inner}", inner_field)
+        elif name == "registries":
+            for inner, inner_field in ImageRegistrySettings.model_fields.items():
+                yield _setting(f'registries."host:port".{inner}', inner_field, variable=False)
         else:
             yield _setting(name, field)
     yield ""
 
 
-def _setting(path: str, field: FieldInfo) -> str:
+def _setting(path: str, field: FieldInfo, *, variable: bool = True) -> str:
     default = "" if field.default_factory else f"`{_toml(field.default)}`"
-    variable = f"MCP_{path.replace('.', '_').upper()}"
-    return f"| `{path}` | `{variable}` | {default} | {field.description} |"
+    name = f"`MCP_{path.replace('.', '_').upper()}`" if variable else ""
+    return f"| `{path}` | {name} | {default} | {field.description} |"
 
 
 def _toml(value: object) -> str:

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from api.errors import Refused
 from api.model import Model
-from controller.settings import Settings, load, variables
+from controller.settings import ImageRegistrySettings, Settings, load, variables
 
 EXAMPLE = Path("deploy/mcp-agent.toml")
 
@@ -80,6 +80,18 @@ def test_the_example_names_every_setting_with_a_comment() -> None:
     assert named == {path for _, path in variables()}
 
 
+def test_the_commented_registry_names_every_field_of_one(tmp_path: Path) -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("# [registries."))
+    shown = "\n".join(line.removeprefix("# ") for line in lines[first:] if line.startswith("# ")).partition("\n# mc-")[
+        0
+    ]
+    table = shown[: shown.index("tls_verify = true") + len("tls_verify = true")]
+    registries = load(write(tmp_path, table), {}).registries
+    assert list(registries) == ["mcr.example:8443"]
+    assert registries["mcr.example:8443"].model_fields_set == ImageRegistrySettings.model_fields.keys()
+
+
 def test_every_setting_is_described() -> None:
     def fields(model: type[Model]) -> list[FieldInfo]:
         found: list[FieldInfo] = []
@@ -145,6 +157,22 @@ def test_variables_of_others_are_none_of_ours(tmp_path: Path) -> None:
         (
             "[defaults]\nallow_latest = 'true'",
             '{f}:2: defaults.allow_latest: must be true or false, not "true": write true without quotes',
+        ),
+        (
+            "[registries.'https://mcr']",
+            '{f}:1: registries.https://mcr.[key]: "https://mcr" is not host:port such as "mcr.example:8443"',
+        ),
+        (
+            "[registries.'mcr:1']\npasword_file = 'x'",
+            '{f}:2: registries.mcr:1.pasword_file: is not a field of a registry; did you mean "password_file"?',
+        ),
+        (
+            "[registries.'mcr:1']\nusername = 'x'",
+            "{f}:1: registries.mcr:1: has one of username and password_file: say both",
+        ),
+        (
+            "[registries.mcr]\npassword_file = '/p'\ntoken_file = '/t'",
+            "{f}:1: registries.mcr: has a password_file and a token_file: say one of them",
         ),
         ("node = ", "{f}:1: this is not TOML: Invalid value"),
         ("node = [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]", "{f}:1: nests lists or tables more than 16 deep"),
