@@ -170,6 +170,7 @@ def test_a_difference_is_corrected_and_its_cause_named(held: RouteClaim, found: 
     action = program(decide(ready_service(held), listing(found) if found else EMPTY))
     assert action.route == PROGRAMMED
     assert action.cause == cause
+    assert action.follows == (not cause.startswith(("new", "missing", "edited")))
 
 
 def test_policies_that_the_operator_put_on_our_route_survive() -> None:
