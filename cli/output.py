@@ -64,6 +64,28 @@ class Table:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a page of text: what it is about, which the lines below may leave out, and what is said."""
+
+    label: str
+    text: str
+    style: str = ""
+    """A colour, `dim`, or nothing."""
+
+
+def _page(rows: Sequence[Row]) -> "RenderableType":
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(Text(printable(row.label), style="bold"), Text(printable(row.text), style=row.style))
+    return table
+
+
 def _line(cell: str) -> str:
     return printable(" ".join(cell.split()))
 
@@ -112,6 +134,17 @@ class Output:
             self.console().print(table.rich())
         else:
             click.echo(table.plain())
+
+    def page(self, rows: Sequence[Row]) -> None:
+        """Labels and lines, for people: what is too long for a terminal goes on below its own beginning."""
+        if self.silent or not rows:
+            return
+        if self.terminal:
+            self.console().print(_page(rows))
+            return
+        width = max(len(row.label) for row in rows)
+        for row in rows:
+            click.echo(printable(f"{row.label.ljust(width)}  {row.text}".rstrip()))
 
     def document(self, report: BaseModel) -> None:
         """The whole result, for programs."""

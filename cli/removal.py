@@ -13,7 +13,7 @@ from cli.options import Settings, duration
 from cli.output import Output
 from cli.progress import Progress
 from cli.reports import DeletedService, DeleteReport
-from cli.views import action_line
+from cli.views import action_lines
 from cli.wait import End, Follower, Settled, deleted, following, settle
 
 
@@ -41,7 +41,7 @@ async def _plan(output: Output, client: Client, names: Sequence[str]) -> int:
     for name in names:
         answer = await client.delete(name, dry_run=True)
         output.line(f"{name} would be deleted")
-        output.lines(f"  {action_line(action)}" for action in answer.actions)
+        output.lines(f"    {line}" for action in answer.actions for line in action_lines(action))
         reports.append(DeletedService(name=name, actions=answer.actions))
     output.document(DeleteReport(dry_run=True, services=tuple(reports)))
     return ExitCode.DONE

@@ -83,6 +83,8 @@ class ServiceReport(Model):
     """`mcp status SERVICE`"""
 
     service: Service
+    actions: tuple[PlannedAction, ...] = ()
+    """What would be done next, in order."""
     events: tuple[Event, ...]
 
 

@@ -18,7 +18,7 @@ from cli.output import Output
 from cli.progress import Progress
 from cli.reports import AppliedService, ApplyReport, DifferingService, DiffReport
 from cli.sources import manifests
-from cli.views import action_line, field_line
+from cli.views import action_lines, field_line
 from cli.wait import End, Follower, Goal, Settled, applied, following, settle
 
 _CONCURRENT_CHECKS = 8
@@ -149,7 +149,8 @@ def _tell_plan(output: Output, name: str, answer: Applied) -> None:
         output.lines(field_line(change) for change in answer.fields)
     if answer.actions:
         output.line("  what would be done:")
-        output.lines(f"  {action_line(action)}" for action in answer.actions)
+        told = {change.path for change in answer.fields}
+        output.lines(f"    {line}" for action in answer.actions for line in action_lines(action, told))
 
 
 def _summary(answers: Iterable[Applied]) -> str:

@@ -9,9 +9,11 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
+    from api.client import Client
+    from api.service import PlannedAction, Service
     from cli.options import Settings
 
-_EVENTS = 10
+_EVENTS = 6
 
 
 @click.command("status")
@@ -21,8 +23,8 @@ async def cli(settings: Settings, service: str | None) -> int:
     """Show services, or all about one.
 
     Without SERVICE: a row for each component, with the reason where a service
-    is not ready. With SERVICE: its conditions, components, routes,
-    certificates and latest events.
+    is not ready. With SERVICE: what it is doing, why, since when, and what will
+    be done next; where it drifted, what is wanted and what was found.
     """
     return await (_all(settings) if service is None else _one(settings, service))
 
@@ -53,7 +55,7 @@ async def _one(settings: Settings, name: str) -> int:
     import asyncio
     from datetime import UTC, datetime
 
-    from cli import views
+    from cli import status_view
     from cli.connect import connected
     from cli.output import Output
     from cli.reports import ServiceReport
@@ -61,11 +63,24 @@ async def _one(settings: Settings, name: str) -> int:
     output = Output(settings)
     async with connected(settings) as client:
         service, events = await asyncio.gather(client.get(name), client.events(name, limit=_EVENTS))
+        actions, unplanned = await _planned(client, service)
     now = datetime.now(UTC)
-    output.lines(views.service_lines(service, now))
-    for title, table in views.service_tables(service, events, now):
-        output.line("")
-        output.line(title)
-        output.table(table)
-    output.document(ServiceReport(service=service, events=events))
+    for row in (status_view.headline(service, now), status_view.origin(service, now)):
+        output.line(row.text, row.style)
+    output.line("")
+    output.page(list(status_view.rows(service, actions, unplanned, events, now)))
+    output.document(ServiceReport(service=service, actions=actions, events=events))
     return 0
+
+
+async def _planned(client: Client, service: Service) -> tuple[tuple[PlannedAction, ...], str]:
+    """What would be done next, and why that is not known, where it is not."""
+    from api.errors import McpError
+
+    try:
+        if service.deleting:
+            return (await client.delete(service.name, dry_run=True)).actions, ""
+        # Applied as it is: what is found to differ is what the world did.
+        return (await client.apply(service.spec, dry_run=True)).actions, ""
+    except McpError as error:
+        return (), error.message

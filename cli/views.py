@@ -1,6 +1,7 @@
 """What people see of services, containers and events, as tables and lines. Pure."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 
 from api.conditions import Condition, ConditionType, Reason, Status
@@ -15,9 +16,11 @@ from api.service import (
     PlannedAction,
     Service,
 )
-from api.spec import ComponentSpec, RouteSpec
+from api.spec import ComponentSpec
 from cli.output import Table
 from cli.reports import SHORT, ServiceCertificate
+
+_IN_COMPONENT = re.compile(r"^components\[[^]]*\]\.")
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -111,104 +114,6 @@ def parts_lines(node: NodeStatus) -> Iterator[str]:
             yield f"{part.name} cannot be reached from node {node.node}: {part.detail}"
 
 
-def service_lines(service: Service, now: datetime) -> Iterator[str]:
-    """What one service is, above its tables."""
-    state = "being deleted" if service.deleting else "ready" if is_ready(service) else "not ready"
-    if not service.spec.active and not service.deleting:
-        state = "stopped"
-    old = age(service.created_at, now)
-    yield f"{service.name} on {service.node}: {state}, generation {service.generation}, {old} old"
-    if service.deleting:
-        yield f"still to be taken away: {', '.join(service.finalizers) or 'nothing'}"
-
-
-def service_tables(service: Service, events: Iterable[Event], now: datetime) -> Iterator[tuple[str, Table]]:
-    """All about one service: a title and a table each; empty ones are left out."""
-    tables = (
-        ("Conditions", conditions_table(service, now)),
-        ("Components", _components_table(service, now)),
-        ("Routes", _routes_table(service)),
-        ("Certificates", _certificates_table(service, now)),
-        ("Events", events_table(events)),
-    )
-    return ((title, table) for title, table in tables if table.rows)
-
-
-def conditions_table(service: Service, now: datetime) -> Table:
-    """The conditions, the summary last; one that has not seen the current generation is pending."""
-    rows = tuple(_condition_row(kind, service.condition(kind), service.generation, now) for kind in ConditionType)
-    return Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
-
-
-def _condition_row(
-    kind: ConditionType, condition: Condition | None, generation: int, now: datetime
-) -> tuple[str, str, str, str, str]:
-    if condition is None:
-        return kind, Status.UNKNOWN, Reason.PENDING, "", "not looked at yet"
-    stale = condition.observed_generation < generation
-    message = f"of generation {condition.observed_generation}: {condition.message}" if stale else condition.message
-    return kind, condition.status, condition.reason, age(condition.last_transition, now), message
-
-
-def _components_table(service: Service, now: datetime) -> Table:
-    rows = tuple(
-        (
-            component.name,
-            component.container_name,
-            component.state,
-            "yes" if component.ready else "no",
-            component.image,
-            str(component.restarts),
-            age(component.started_at, now),
-            component.message or ("" if component.exit_code is None else f"exit code {component.exit_code}"),
-        )
-        for component in service.components
-    )
-    return Table(("COMPONENT", "CONTAINER", "STATE", "READY", "IMAGE", "RESTARTS", "AGE", "MESSAGE"), rows)
-
-
-def _routes_table(service: Service) -> Table:
-    claims = {(claim.component, claim.route): claim for claim in service.claims}
-    rows = []
-    for component in service.spec.components:
-        for route in component.routes:
-            claim = claims.pop((component.name, route.key), None)
-            port = service.port(component.name, route.key)
-            rows.append(
-                (
-                    f"{component.name}/{route.key}",
-                    claim.hostname if claim else route.hostname or "",
-                    _listener(route),
-                    str(route.mode),
-                    str(port.port) if port else "",
-                    (claim.backend if claim else "") or "not programmed",
-                )
-            )
-    rows += [
-        (f"{claim.component}/{claim.route}", claim.hostname, claim.listener, str(claim.mode), "", claim.backend)
-        for claim in claims.values()
-    ]
-    return Table(("ROUTE", "HOSTNAME", "LISTENER", "MODE", "PORT", "BACKEND"), tuple(rows))
-
-
-def _listener(route: RouteSpec) -> str:
-    return f":{route.port}"
-
-
-def _certificates_table(service: Service, now: datetime) -> Table:
-    rows = tuple(
-        (
-            certificate.hostname,
-            certificate.issuer,
-            f"{certificate.not_after:%Y-%m-%d} (in {span((certificate.not_after - now).total_seconds())})",
-            f"{certificate.renew_at:%Y-%m-%d}",
-            certificate.cert_path,
-        )
-        for certificate in service.certificates
-    )
-    return Table(("CERTIFICATE", "ISSUER", "EXPIRES", "RENEWED", "FILE"), rows)
-
-
 def all_certificates_table(certificates: Iterable[ServiceCertificate]) -> Table:
     """One row a hostname; what went wrong stands at the end, where anything did."""
     rows = tuple(_certificate_row(one.service, one.certificate) for one in certificates)
@@ -260,8 +165,8 @@ def events_table(events: Iterable[Event]) -> Table:
 
 def event_row(event: Event) -> tuple[str, ...]:
     """One line of the timeline."""
-    message = f"drift: {event.message}" if event.drift else event.message
-    return moment(event.at), event.service, str(event.generation), event.actor, event.kind, message
+    kind = f"drift: {event.kind}" if event.drift else event.kind
+    return moment(event.at), event.service, str(event.generation), event.actor, kind, event.message
 
 
 def field_line(change: FieldChange) -> str:
@@ -273,9 +178,13 @@ def field_line(change: FieldChange) -> str:
     return f"  ~ {change.path}: {change.old} -> {change.new}"
 
 
-def action_line(action: PlannedAction) -> str:
-    """One thing that would be done."""
-    return f"  {action.resource}: {action.description}"
+def action_lines(action: PlannedAction, told: Collection[str] = ()) -> Iterator[str]:
+    """One thing that would be done, then what it would mend, field by field, except for the paths that are told."""
+    yield f"{action.resource}: {action.description}"
+    for field in (field for field in action.fields if field.path not in told):
+        # The action names the container already.
+        path = _IN_COMPONENT.sub("", field.path)
+        yield f"  {path}: wanted {field.new or 'nothing'}, found {field.old or 'nothing'}"
 
 
 def changes_between(old: Service | None, new: Service) -> Iterator[str]:
@@ -302,7 +211,7 @@ def _summary(service: Service) -> str:
 
 
 def _label(kind: ConditionType) -> str:
-    return SHORT.get(kind, "ready")
+    return SHORT.get(kind, kind.lower())
 
 
 def _words(condition: Condition) -> str:

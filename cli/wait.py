@@ -14,7 +14,7 @@ from enum import StrEnum
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from api.client import Client
-from api.conditions import Reason, Status
+from api.conditions import ConditionType, Reason, Status
 from api.control_plane import Watched
 from api.errors import NotFound, RegistryUnavailable, Unreachable
 from api.service import Convergence, Service, convergence
@@ -172,6 +172,8 @@ def deleted(uid: str) -> Goal:
 
 def _obstacle(service: Service) -> str:
     for condition in service.conditions:
+        if condition.type is ConditionType.FLAPPING:
+            continue
         if condition.status is not Status.TRUE and condition.reason not in (Reason.TERMINATING, Reason.STOPPED):
             return f" ({condition.reason}: {condition.message})"
     return ""

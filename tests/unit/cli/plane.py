@@ -24,6 +24,7 @@ from api.service import (
     Container,
     ContainerState,
     Event,
+    FieldChange,
     Finalizer,
     NodeStatus,
     PartStatus,
@@ -34,7 +35,7 @@ from api.service import (
 )
 from api.spec import ServiceSpec
 
-STEPS = [kind for kind in ConditionType if kind is not ConditionType.READY]
+STEPS = [kind for kind in ConditionType if kind not in (ConditionType.READY, ConditionType.FLAPPING)]
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Plane:
     applied: list[str] = field(default_factory=list)
     engine: str = ""
     """Why the engine cannot be reached; empty: it can."""
+    drift: tuple[FieldChange, ...] = ()
+    """What differs from what is wanted though the definition does not."""
     _watchers: list[asyncio.Queue[Watched]] = field(default_factory=list)
     _listeners: list[asyncio.Queue[Event]] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -150,7 +153,15 @@ class Plane:
             service = service.model_copy(update={"generation": service.generation + 1})
         if dry_run:
             action = PlannedAction(resource="containers", verb="created", subject=spec.name, description="create it")
-            return Applied(service, change, fields, () if change is Change.UNCHANGED else (action,))
+            mend = PlannedAction(
+                resource="containers",
+                verb="mended",
+                subject=spec.name,
+                description=f"mend {spec.name}",
+                fields=self.drift,
+            )
+            planned = () if change is Change.UNCHANGED else (action,)
+            return Applied(service, change, fields, (mend,) if self.drift else planned)
         self.applied.append(f"{spec.name} by {actor}")
         if change is not Change.UNCHANGED:
             self.put(service)

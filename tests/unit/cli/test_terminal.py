@@ -128,3 +128,14 @@ async def test_a_dumb_terminal_gets_plain_lines(mcp: Mcp) -> None:
         assert await screen.end() == 0
     assert "\x1b" not in screen.drawn
     assert "hello routes ready in" in screen.drawn
+
+
+async def test_status_of_one_service_goes_on_below_its_own_beginning_on_a_narrow_terminal(mcp: Mcp) -> None:
+    await mcp("apply", "-q", "-f", "-", stdin=HELLO)
+    async with terminal(mcp, "status", "hello", COLUMNS="40", NO_COLOR="1") as screen:
+        assert await screen.end() == 0
+    lines = [line.rstrip() for line in screen.text.splitlines()]
+    assert all(len(line) <= 40 for line in lines)
+    start = next(index for index, line in enumerate(lines) if line.startswith("routes  hello.svc."))
+    assert lines[start + 1].startswith("        ")
+    assert "\x1b[3" not in screen.drawn
