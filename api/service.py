@@ -102,7 +102,7 @@ class Component(Model):
     failed_generation: int = 0
     """The generation whose container was given up, while an earlier one serves; 0: none was."""
     failed_request: str = ""
-    """What was asked for then: asked for in the same words, it is not tried again."""
+    """What was wanted then: while that is wanted, it is not tried again."""
     failure: str = ""
     """Why it was given up."""
 

@@ -5,6 +5,7 @@ never come. What counts is the next listing.
 """
 
 import asyncio
+import socket
 import zlib
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
@@ -28,6 +29,9 @@ from reconcilers.containers.request import ContainerRequest
 T = TypeVar("T")
 
 _AT_ONCE = timedelta(milliseconds=50)
+_LEAST_WORKOUTS = 4
+_WORKOUTS = 40
+"""Four to six are enough as a rule, and take a tenth of a second."""
 _PORT_FREES = timedelta(milliseconds=200)
 
 
@@ -184,12 +188,24 @@ class Executor:
         if problem.failure is Failure.ADDRESS_IN_USE:
             await self._contest(service, component, ports, problem)
         if problem.failure is Failure.REFUSED and container is not None:
+            await self._have_ports_freed(ports)
             if not _lost_its_files(container_id, problem):
                 raise _refused(container.name, problem) from problem
             # Only what is left of it in the engine's books stands in the way of a new one.
             await self._ask(self._engine.remove(container_id))
             await self._picture.refresh(container_id)
         raise Transient(Reason.ENGINE_ERROR, problem.message, delay=_AT_ONCE) from problem
+
+    async def _have_ports_freed(self, ports: tuple[tuple[str, int], ...]) -> None:
+        """Podman 4 keeps the ports that it took for a start which failed, until its garbage is collected.
+
+        Whoever is to have them back, as the container before the one that
+        failed, must not wait for that: it may take two minutes.
+        """
+        for attempt in range(_WORKOUTS):
+            if attempt >= _LEAST_WORKOUTS and all(_is_free(port) for _, port in ports):
+                return
+            await self._ask(self._engine.work_out())
 
     async def _try_to_start(self, container_id: str) -> EngineError | None:
         try:
@@ -249,6 +265,16 @@ def _is_as(found: ContainerObservation, request: ContainerRequest) -> bool:
 def _lost_its_files(container_id: str, problem: EngineError) -> bool:
     """Whether a removal that was cut off left the container half: it can never be started again."""
     return problem.message.endswith((f"/{container_id}: no such file or directory", "container not known"))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _refused(name: str, error: EngineError) -> Terminal:

@@ -342,9 +342,8 @@ class _Turn:
         return "it is gone" if known is not None and known.container_id else ""
 
     def _identity(self, request: ContainerRequest) -> str:
-        """Tells what was asked for, in this generation, of the image that its name stands for now."""
-        image = self.world.newest.get(request.image, "")
-        return f"{self.service.generation}/{request.spec_hash[:12]}/{image[:12]}"
+        """Tells the wish, and the image that it stands for now; a port that changed makes no other one of it."""
+        return f"{self.service.generation}/{self.world.newest.get(request.image, '')[:12]}"
 
     def _is_given_up(self, request: ContainerRequest) -> bool:
         known = self.service.component(self.component.name)

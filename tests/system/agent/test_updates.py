@@ -134,7 +134,7 @@ async def test_a_blue_green_update_that_fails_leaves_the_old_one_serving_and_say
 async def test_a_recreation_that_fails_brings_the_old_one_back(rig: Rig) -> None:
     await updated(rig, rig.spec())
     before = await rig.get()
-    never = rig.spec(cmd=["/bin/sleep", "1000"], update={"deadline": "2s"})
+    never = rig.spec(cmd=["/bin/sleep", "1000"], stop_timeout="1s", update={"deadline": "2s"})
     await rig.apply(never)
     condition = await rig.until_reason(RUNNING, Reason.ROLLOUT_FAILED)
     assert "is not ready 2 s after its start" in condition.message
