@@ -37,10 +37,12 @@ from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
 from reconcilers.containers.collection import CollectionSettings
 from reconcilers.containers.credentials import Credentials, Login
+from reconcilers.containers.guard import Guard
 from reconcilers.containers.health import Checks
 from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.policy import Ground, Private
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
@@ -184,6 +186,7 @@ def _assemble(
         ),
         utc_now,
         wake["containers"],
+        _guard(settings),
         _images(settings),
     )
     routes = Routes(registry, outside.proxy, defaults, timedelta(seconds=settings.mcproxy.interval_seconds))
@@ -212,6 +215,18 @@ def _login(registry: ImageRegistrySettings) -> Login:
     if registry.token_file:
         return Login(registry.username or "mcp", registry.token_file, "token_file", registry.tls_verify)
     return Login(registry.username, registry.password_file, "password_file", registry.tls_verify)
+
+
+def _guard(settings: Settings) -> Guard:
+    private = [
+        Private(settings.podman.socket, "podman's socket"),
+        Private(settings.api.socket, "the agent's socket"),
+        Private(settings.state_dir, "what the agent keeps"),
+        Private(settings.mcproxy.cert_dir, "the key of a certificate", shared=True),
+        Private(settings.mcproxy.socket, "mc-proxy's socket", shared=True),
+    ]
+    kept = tuple(place for place in private if place.path)
+    return Guard(settings.policy, Ground(settings.defaults.service_root, kept))
 
 
 def _drivers(

@@ -21,6 +21,7 @@ from api.model import Model
 from api.resolve import Defaults
 from api.spec import Name
 from controller.logs import LogFormat
+from reconcilers.containers.policy import Policy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -272,6 +273,7 @@ class Settings(Model):
     )
     mcproxy: ProxySettings = ProxySettings()
     defaults: Defaults = Defaults()
+    policy: Policy = Policy()
     ports: PortSettings = PortSettings()
     certs: CertificateSettings = CertificateSettings()
     acme: AcmeSettings = AcmeSettings()

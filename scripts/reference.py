@@ -64,7 +64,9 @@ def _setting(path: str, field: FieldInfo, *, variable: bool = True) -> str:
 
 
 def _toml(value: object) -> str:
-    return str(value) if isinstance(value, float) else toml_value(value)
+    if isinstance(value, float):
+        return str(value)
+    return toml_value(list(value) if isinstance(value, tuple) else value)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from reconcilers.containers import model
 from reconcilers.containers.actions import Create, Drain, GiveUp, Promote, Remove, Replace, Restart, Restore, Start
 from reconcilers.containers.deaths import end_left_behind
 from reconcilers.containers.drain import Drains
+from reconcilers.containers.guard import Guard
 from reconcilers.containers.images import Images
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.picture import Picture
@@ -39,7 +40,14 @@ class Executor:
     """The reconciler's hands. Every method raises Transient or Terminal."""
 
     def __init__(
-        self, registry: Registry, engine: Engine, picture: Picture, images: Images, drains: Drains, node: str
+        self,
+        registry: Registry,
+        engine: Engine,
+        picture: Picture,
+        images: Images,
+        drains: Drains,
+        node: str,
+        guard: Guard,
     ) -> None:
         self._registry = registry
         self._engine = engine
@@ -47,6 +55,7 @@ class Executor:
         self._images = images
         self._drains = drains
         self._node = node
+        self._guard = guard
         self._doubted: set[tuple[str, int]] = set()
 
     async def create(self, service: Service, action: Create) -> None:
@@ -55,6 +64,7 @@ class Executor:
 
     async def replace(self, service: Service, action: Replace) -> None:
         """Ends the old container and makes the new one; the old one runs until the new image is there."""
+        self._guard.check(action.request)
         await self._images.obtain(service.name, action.request.image, action.request.pull)
         if action.aside:
             await self._ask(self._engine.stop(action.container_id))
@@ -67,6 +77,7 @@ class Executor:
 
     async def start(self, service: Service, action: Start) -> None:
         """Starts a container that exists."""
+        await self._check_mounts(service, action)
         ports = tuple((served.route, served.port) for served in action.ports)
         await self._start(service, action.component, action.container_id, ports)
 
@@ -77,6 +88,7 @@ class Executor:
 
     async def restore(self, service: Service, action: Restore) -> None:
         """Gives a container its component's name back, and starts it."""
+        await self._check_mounts(service, action)
         await self._rename(action.container_id, action.name)
         ports = tuple((served.route, served.port) for served in action.ports)
         await self._start(service, action.component, action.container_id, ports)
@@ -128,6 +140,11 @@ class Executor:
                 raise Transient(Reason.ENGINE_ERROR, error.message) from error
         await self._picture.refresh(container_id)
 
+    async def _check_mounts(self, service: Service, action: Start | Restore) -> None:
+        """Refuses a container in whose mounts a link was moved since it was made."""
+        sources = await self._ask(self._engine.mounts(action.container_id))
+        self._guard.check_mounts(service.name, action.name, sources)
+
     async def _create_and_start(self, service: Service, request: ContainerRequest) -> None:
         container_id = await self._create(request)
         try:
@@ -139,6 +156,7 @@ class Executor:
             raise
 
     async def _create(self, request: ContainerRequest) -> str:
+        self._guard.check(request)
         image = await self._images.obtain(request.service, request.image, request.pull)
         request = request.labelled({model.DIGEST: image.digest_in(request.image)})
         self._make_folder(request)

@@ -198,6 +198,14 @@ class Engine:
         """Lets it go on. Raises EngineError."""
         await self._call("POST", f"/containers/{container_id}/unpause")
 
+    async def mounts(self, container_id: str) -> tuple[str, ...]:
+        """The host paths that a container mounts. Raises EngineError."""
+        answer = await self._call("GET", f"/containers/{container_id}/json")
+        try:
+            return tuple(mount["Source"] for mount in answer.json()["Mounts"] if mount["Type"] == "bind")
+        except (ValueError, LookupError, TypeError) as error:
+            raise EngineError(Failure.GARBLED, f"the answer about container {container_id} is incomplete") from error
+
     async def stop(self, container_id: str) -> None:
         """Has it end, by force after a while, or leaves it ended. Raises EngineError."""
         await self._ending("POST", container_id, "/stop")

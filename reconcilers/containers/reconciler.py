@@ -29,6 +29,7 @@ from reconcilers.containers.actions import (
 )
 from reconcilers.containers.drain import Drains
 from reconcilers.containers.execute import Executor
+from reconcilers.containers.guard import Guard
 from reconcilers.containers.images import Images, ImageSettings
 from reconcilers.containers.lifecycle import ends_well
 from reconcilers.containers.model import Observation
@@ -63,6 +64,7 @@ class Containers:
         backoff: RestartBackoff,
         clock: Clock,
         wake: Callable[[str], None],
+        guard: Guard,
         images: ImageSettings | None = None,
     ) -> None:
         """`wake` is called with the name of each service that must be looked at again."""
@@ -78,7 +80,8 @@ class Containers:
         self._recorder = Recorder(registry, self._known, backoff)
         self._images = Images(engine, picture, registry, defaults, images or ImageSettings(), clock, wake)
         self._drains = Drains(clock, wake)
-        self._executor = Executor(registry, engine, picture, self._images, self._drains, node)
+        self._executor = Executor(registry, engine, picture, self._images, self._drains, node, guard)
+        self._guard = guard
         self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
         self._failed: dict[str, set[str]] = {}
@@ -137,7 +140,7 @@ class Containers:
         if planned.outcome.reason in _SPEAKING:
             planned = plan(service, resolved, await self._with_last_words(service, world), self._backoff)
         self._waiting.note(service.name, services=world.unready, routes=leads)
-        return planned
+        return self._guard.admitted(planned)
 
     async def execute(self, service: Service, action: Action) -> None:
         """See Reconciler."""

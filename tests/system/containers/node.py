@@ -20,10 +20,12 @@ from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
+from reconcilers.containers.guard import Guard
 from reconcilers.containers.health import Checks
 from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
 from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.policy import Ground, Policy, Private
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
@@ -31,6 +33,7 @@ from stack import images
 from stack.podman import PodmanHost
 from stack.web import free_port
 
+NOTHING_MORE = Policy()
 QUICK = RestartBackoff(first=timedelta(seconds=1), most=timedelta(seconds=2), quiet=timedelta(minutes=10))
 
 
@@ -136,6 +139,7 @@ async def running_node(
     socket: Path | None = None,
     backoff: RestartBackoff = QUICK,
     images: ImageSettings | None = None,
+    policy: Policy = NOTHING_MORE,
     **engine: float,
 ) -> AsyncIterator[Node]:
     """A node named after the test's folder; its registry lasts in there."""
@@ -156,6 +160,7 @@ async def running_node(
         clock=utc_now,
         wake=queue.add,
         images=images,
+        guard=Guard(policy, Ground(defaults.service_root, (Private(str(host.socket), "podman's socket"),))),
     )
     driver_settings = DriverSettings(transient=Backoff(0.1, 1.0), terminal=Backoff(0.5, 1.0))
     flapping = Flapping(FlappingSettings(), metrics.flapping.inc, utc_now)

@@ -30,6 +30,8 @@ OTHER = {
     "MCP_DEFAULTS_ZONE": "example",
     "MCP_DEFAULTS_SERVICE_ROOT": "/data",
     "MCP_DEFAULTS_ALLOW_LATEST": "true",
+    "MCP_POLICY_MOUNTS": "/data, web:/media",
+    "MCP_POLICY_CAPABILITIES": "NET_ADMIN",
     "MCP_PORTS_LOW": "20000",
     "MCP_PORTS_HIGH": "30000",
     "MCP_CERTS_ISSUER": "acme",
