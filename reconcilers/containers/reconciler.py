@@ -9,10 +9,10 @@ from typing import ClassVar
 from api.conditions import ConditionType, Reason
 from api.errors import InvalidSpec
 from api.resolve import Defaults, ResolvedComponent, ResolvedService, resolve
-from api.service import Component, ContainerState, Finalizer, ServedPort, Service
+from api.service import Component, ContainerState, FieldChange, Finalizer, ServedPort, Service
 from api.spec import PullPolicy
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
-from reconcilers.containers import model
+from reconcilers.containers import differences, model
 from reconcilers.containers.actions import (
     ContainerAction,
     Create,
@@ -214,6 +214,27 @@ class Containers:
                 case Remove() if not action.outlived:
                     components.pop(action.component, None)
         return service.model_copy(update={"components": tuple(components.values())})
+
+    async def differences(self, action: Action) -> tuple[FieldChange, ...]:
+        """See Compares: what the engine says of the one container that is to be replaced or started."""
+        with suppress(EngineError, Transient):  # they are a help to a person, and no more
+            match action:
+                case Replace():
+                    return await self._compared(action)
+                case Create() if action.cause:
+                    return (differences.state(action.component, ContainerState.MISSING),)
+                case Start() | Unpause() if seen := self._picture.current().get(action.container_id):
+                    return (differences.state(action.component, seen.state),)
+        return action.differences()
+
+    async def _compared(self, action: Replace) -> tuple[FieldChange, ...]:
+        container = await self._engine.inspect(action.container_id)
+        try:
+            image = await self._engine.inspect_image(container["Image"])
+            return differences.differences(action.request, container, image)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            # Another version of podman may say it otherwise.
+            return ()
 
     async def _plan_deletion(self, service: Service, world: World) -> Plan:
         try:
