@@ -22,7 +22,7 @@ from josepy.errors import Error as JoseError
 from reconcilers.base import Clock
 from reconcilers.certs.acme_session import Account, OrderLost, Session
 from reconcilers.certs.ca import private_pem
-from reconcilers.certs.challenges import Responder
+from reconcilers.certs.challenges import AddressUnavailable, Responder
 from reconcilers.certs.issuer import Chain, Issued, IssueFailed, Window
 from reconcilers.certs.model import due
 from reconcilers.certs.remote import Remote, RemoteSettings, waiting_time
@@ -123,19 +123,22 @@ class Acme:
         ledger.note_issued(hostname, issued.chain[0])
         return issued
 
+    def _registered(self, session: Session, work: Callable[[Session], T]) -> T:
+        try:
+            return work(session)
+        except messages.Error as error:
+            if error.code != "accountDoesNotExist":
+                raise
+        # A CA that was set up anew: we register anew, once.
+        self._account.forget()
+        return work(session)
+
     def _translated(self, work: Callable[[Session], T]) -> T:
         remote = self._settings.remote
         session = Session(remote.url, remote.ca_file, remote.patience, remote.call)
         try:
             session.open()
-            try:
-                return work(session)
-            except messages.Error as error:
-                if error.code != "accountDoesNotExist":
-                    raise
-                # A CA that was set up anew: we register anew, once.
-                self._account.forget()
-                return work(session)
+            return self._registered(session, work)
         except messages.Error as error:
             raise IssueFailed(_sentence(error), retry_after=self._remote.heed(session.retry_after)) from error
         except errors.TimeoutError as error:
@@ -145,9 +148,18 @@ class Acme:
             raise IssueFailed(f"{type(error).__name__}: {error}", retry_after=wait) from error
         except OSError as error:
             # Those of the network too, as requests has them.
-            raise IssueFailed(str(error), retry_after=self._remote.heed(session.retry_after)) from error
+            raise IssueFailed(_innermost(error), retry_after=self._remote.heed(session.retry_after)) from error
+        except AddressUnavailable as error:
+            raise IssueFailed(str(error)) from error
         finally:
             session.close()
+
+
+def _innermost(error: BaseException) -> str:
+    """What the operating system or TLS said, without the layers that wrapped it."""
+    while (inner := error.__cause__ or error.__context__) is not None and not isinstance(inner, errors.Error):
+        error = inner
+    return str(error) or type(error).__name__
 
 
 def _window(session: Session, leaf: x509.Certificate) -> Window | None:

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import ssl
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -141,8 +142,11 @@ class Session:
         seconds = math.ceil(self.call.total_seconds())
         self._network = _Network(alg=ES256, user_agent="metacircular-mcp", timeout=seconds)
         self._network.deadline = time.monotonic() + self.patience.total_seconds()
-        # The library would set it on each request, over what the session has.
-        self._network.verify_ssl = self.ca_file or True  # type: ignore[assignment]
+        # What this host trusts, where nothing else is said: requests would bring a list of its own.
+        trusted = ssl.get_default_verify_paths()
+        verify = self.ca_file or trusted.cafile or trusted.capath or True
+        # The library sets it on each request, over what its session has.
+        self._network.verify_ssl = verify  # type: ignore[assignment]
         self._network.session.hooks["response"].append(self._heed)
         self._client = client.ClientV2(client.ClientV2.get_directory(self.directory, self._network), self._network)
 
@@ -160,7 +164,7 @@ class Session:
         return self._client.new_order(crypto_util.make_csr(private_pem(key), [hostname]))
 
     def finish(self, entry: Entry, responder: Responder) -> Issued:
-        """The certificate of an order, whatever was done for it already. Raises OrderLost."""
+        """The certificate of an order, whatever was done for it already. Raises OrderLost, AddressUnavailable."""
         key, order = _restored(entry)
         try:
             for url in order.body.authorizations:

@@ -12,6 +12,10 @@ _POLL = 0.05
 """Seconds that the server takes at most to notice that it shall end."""
 
 
+class AddressUnavailable(Exception):
+    """Challenges cannot be answered; the sentence says where and why."""
+
+
 class Responder:
     """Serves the answers of all orders under way on one address. Safe to use from several threads."""
 
@@ -23,10 +27,10 @@ class Responder:
 
     @contextmanager
     def serving(self, path: str, answer: str) -> Iterator[None]:
-        """Answers requests for that path until the block ends. Raises OSError where the address cannot be had."""
+        """Answers requests for that path until the block ends. Raises AddressUnavailable."""
         with self._lock:
             if self._server is None:
-                self._server = _Server(self._address, self._answers)
+                self._server = self._listen()
             self._answers[path] = answer.encode()
         try:
             yield
@@ -36,6 +40,14 @@ class Responder:
                 if not self._answers and self._server is not None:
                     self._server.end()
                     self._server = None
+
+    def _listen(self) -> "_Server":
+        host, port = self._address
+        try:
+            return _Server(self._address, self._answers)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise AddressUnavailable(f"http-01 challenges cannot be answered on {host}:{port}: {reason}") from error
 
 
 class _Server(socketserver.ThreadingTCPServer):

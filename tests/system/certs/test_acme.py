@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from api.conditions import Status
+from reconcilers.certs.challenges import Responder
 from stack.pebble import NOWHERE, Pebble, pebble
 from tests.system.certs.acme_node import AcmeNode, spec
 
@@ -61,13 +62,25 @@ async def test_a_name_that_leads_elsewhere_is_the_ca_s_sentence(tmp_path: Path, 
         await agent.until(Status.TRUE)
 
 
+async def test_a_stranger_who_answers_for_a_name_gets_nothing_and_gives_nothing(
+    tmp_path: Path, moody_pebble: Pebble
+) -> None:
+    moody_pebble.lead("theirs.test", "127.0.0.9")
+    node = AcmeNode(tmp_path, moody_pebble)
+    with Responder("127.0.0.9", moody_pebble.challenge_port).serving("/", "a page of theirs"):
+        async with node.agent() as agent:
+            await agent.registry.apply(spec("theirs.test"), actor="test")
+            (record,) = (await agent.until(Status.FALSE)).certificates
+    assert "Non-200 status code" in record.error
+
+
 async def test_an_occupied_challenge_address_is_said_so(tmp_path: Path, moody_pebble: Pebble) -> None:
     # pebble's own port stands for whatever else listens there.
     node = AcmeNode(tmp_path, replace(moody_pebble, challenge_port=moody_pebble.port))
     async with node.agent() as agent:
         await agent.registry.apply(spec("busy.test"), actor="test")
         (record,) = (await agent.until(Status.FALSE)).certificates
-    assert "Address already in use" in record.error
+    assert f"http-01 challenges cannot be answered on 127.0.0.1:{moody_pebble.port}: Address already" in record.error
 
 
 async def test_no_more_is_asked_than_the_limit_allows(tmp_path: Path, moody_pebble: Pebble) -> None:

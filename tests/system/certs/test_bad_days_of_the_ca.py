@@ -64,7 +64,7 @@ async def test_a_ca_that_is_away_is_said_so_and_holds_up_nothing_else(tmp_path: 
     async with away.agent() as agent:
         await agent.registry.apply(spec("shop.test"), actor="test")
         (record,) = (await agent.until(Status.FALSE)).certificates
-    assert "Connection refused" in record.error
+    assert record.error == "ACME https://localhost:9/dir: [Errno 111] Connection refused"
     assert record.fingerprint == ""
 
 

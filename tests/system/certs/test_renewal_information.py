@@ -45,6 +45,13 @@ async def test_the_window_is_asked_for_by_key_and_serial(stand_in: StandIn) -> N
     assert int.from_bytes(serial, "big", signed=True) == certificate.serial_number
 
 
+async def test_a_server_must_prove_who_it_is(stand_in: StandIn) -> None:
+    settings = AcmeSettings(RemoteSettings(stand_in.folder / "other", f"{stand_in.url}/directory"), "127.0.0.1", 1)
+    with pytest.raises(IssueFailed, match="CERTIFICATE_VERIFY_FAILED"):
+        await Acme(settings, lambda: datetime.now(UTC)).window(await leaf(stand_in))
+    assert stand_in.requests == []
+
+
 async def test_a_window_that_is_none_is_not_heeded(stand_in: StandIn) -> None:
     stand_in.window = (START, START)
     assert await acme(stand_in).window(await leaf(stand_in)) is None
