@@ -44,6 +44,12 @@ class Issuers:
         issuer = self.of(leaf)
         return issuer is not None, issuer.name if issuer is not None and issuer is self.second else ""
 
+    def settle(self, hostname: str) -> None:
+        """What either was asked for is in its place, or not wanted any more. Blocks. Raises OSError."""
+        for issuer in (self.first, self.second):
+            if issuer is not None:
+                issuer.settle(hostname)
+
     async def obtain(self, hostname: str, lifetime: timedelta, *, urgent: bool) -> Obtained:
         """A certificate from the first, or from the second where it is urgent. Raises IssueFailed."""
         try:

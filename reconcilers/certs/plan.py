@@ -155,7 +155,9 @@ def _obtain(record: Certificate | None, site: Site, cause: str, observed: Observ
     attempt, pair, now = observed.attempts.get(site.hostname), observed.pairs[site.cert_path], observed.now
     damaged = not pair.exists or bool(pair.problem)
     if policy.at_hand or (attempt is not None and not attempt.running and not attempt.error):
-        return _Decision(Issue(site, cause, mends=damaged and policy.at_hand), policy.lifetime * RENEWAL)
+        # What comes from outside may live shorter than it was asked to: that is seen once it lies there.
+        look_again = policy.lifetime * RENEWAL if policy.at_hand else timedelta()
+        return _Decision(Issue(site, cause, mends=damaged and policy.at_hand), look_again)
     if attempt is not None and attempt.running:
         return _under_way(None, site, cause, observed, policy)
     if attempt is not None:

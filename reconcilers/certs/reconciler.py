@@ -254,8 +254,9 @@ class Certs:
         if isinstance(action, Remove):
             await self._observe_unchanged(action.site, action.fingerprint)
             await _in_thread(f"remove {action.site.cert_path}", pairs.take_away, self._files, action.site)
-        await self._registry.forget_certificate(service.name, action.site.hostname)
-        self._attempts.end(service.name, action.site.hostname)
+        await _in_thread(f"close the order for {action.subject}", self._issuers.settle, action.subject)
+        await self._registry.forget_certificate(service.name, action.subject)
+        self._attempts.end(service.name, action.subject)
 
     def _known(self, service: Service, site: Site) -> Certificate:
         """The record of a site of ours, or the one of a certificate that is not there yet."""

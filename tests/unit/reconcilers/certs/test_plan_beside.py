@@ -8,12 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.conditions import Condition, ConditionType, Reason, Status
-from api.service import Certificate
+from api.service import Certificate, Service
 from reconcilers.base import Action, Plan
 from reconcilers.certs.actions import Issue, Note, Order, Postpone, Reschedule
-from reconcilers.certs.model import Attempt, Observed, Pair, Policy, due, retry_at
+from reconcilers.certs.model import PROVIDED, Attempt, Observed, Pair, Policy, Site, due, retry_at
 from reconcilers.certs.plan import plan
-from tests.unit.reconcilers.certs.test_plan import GOOD, LIFE, NOTHING, NOW, SITE, record, service
+from tests.unit.reconcilers.certs.test_plan import (
+    GOOD,
+    HOSTNAMES,
+    LIFE,
+    NOTHING,
+    NOW,
+    SITE,
+    carried_out,
+    record,
+    recorded_as,
+    service,
+    situations,
+)
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACME = Policy(LIFE, issuer="ACME", at_hand=False)
@@ -247,3 +259,49 @@ def test_no_issuer_is_ever_asked_in_a_loop(answers: list[timedelta | None]) -> N
     for (earlier, life), (later, _) in zip(history.asked, history.asked[1:], strict=False):
         assert later - earlier >= (HOUR if life is None else max(ACME.least_life, life * 0.6))
     assert len(history.asked) >= 10
+
+
+ATTEMPTS = st.sampled_from([None, Attempt(), ARRIVED, FAILED])
+
+
+@given(situations(), st.fixed_dictionaries(dict.fromkeys(HOSTNAMES, ATTEMPTS)))
+def test_planning_again_on_the_result_soon_gives_nothing_to_do(
+    situation: tuple[Service, list[Site], Observed], attempts: dict[str, Attempt | None]
+) -> None:
+    held, wanted, observed = situation
+    observed = replace(observed, attempts={name: attempt for name, attempt in attempts.items() if attempt})
+    done: list[Action] = []
+    for _ in range(4):
+        actions = plan(held, wanted, observed, ACME).actions
+        done += actions
+        held, observed = brought_about(held, observed, actions)
+    assert actions == ()
+    for action in done:
+        if isinstance(action, Order | Issue | Postpone):
+            assert action.site.cert_path not in observed.holders
+            # Nothing is asked twice on the way.
+            assert sum(isinstance(other, Order) and other.site == action.site for other in done) <= 1
+
+
+def brought_about(held: Service, observed: Observed, actions: tuple[Action, ...]) -> tuple[Service, Observed]:
+    """Records, files and attempts once the actions worked."""
+    attempts = dict(observed.attempts)
+    held, observed = carried_out(held, observed, actions)
+    records = {one.hostname: one for one in held.certificates}
+    for action in actions:
+        name = action.subject
+        match action:
+            case Order():
+                attempts[name] = Attempt()
+                if name not in records or records[name].issuer == PROVIDED:
+                    records[name] = recorded_as(action.site, "ACME", "")
+            case Issue():
+                attempts.pop(name)
+            case Postpone():
+                trouble = {"error": action.error, "failures": action.failures, "retry_at": action.retry_at}
+                known = records.get(name) or recorded_as(action.site, "ACME", "")
+                records[name] = known.model_copy(update=trouble)
+                attempts.pop(name)
+            case Reschedule():
+                records[name] = records[name].model_copy(update={"renew_at": action.renew_at})
+    return held.model_copy(update={"certificates": tuple(records.values())}), replace(observed, attempts=attempts)
