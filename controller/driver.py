@@ -194,7 +194,7 @@ class Driver:
                 message=self._told(run, action),
                 actor=self.reconciler.name,
                 generation=run.service.generation,
-                drift=run.drift,
+                drift=run.drift and not action.follows,
             )
             for action in run.done
         ]
@@ -235,7 +235,7 @@ class Driver:
         if generation != service.generation:
             generation, subjects = service.generation, set()
         # The first thing done to a subject is due to the wish, what is done to it later is due to the world.
-        wished = not (run.drift or service.deleting or action.subject in subjects)
+        wished = not (run.drift or service.deleting or action.follows or action.subject in subjects)
         self._acted[service.name] = (generation, subjects | {action.subject})
         by = f" by {service.actor}" if service.actor else ""
         return f"{action.told()}, generation {service.generation}{by}" if wished else action.told()
@@ -337,5 +337,6 @@ def _is_soon(failure: Exception | None) -> bool:
 
 
 def _slowed(plan: Plan, pause: float) -> Outcome:
-    message = f"had to be mended too often lately; waits before it does this again: {plan.actions[0].describe()}"
+    mending = next(action for action in plan.actions if not action.follows)
+    message = f"had to be mended too often lately; waits before it does this again: {mending.describe()}"
     return Outcome(Status.FALSE, Reason.FLAPPING, message, timedelta(seconds=pause))

@@ -16,11 +16,11 @@ from reconcilers.containers import model
 
 Json = Mapping[str, Any]
 
-DEFAULT_CAPABILITIES: Final = frozenset(
+_CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"}
     | {"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
 )
-"""What podman gives a container that asks for nothing."""
+"""What every podman gives a container that asks for nothing; some give more."""
 
 _ENGINES_PIDS: Final = 2048
 _ENGINES_STOP_TIMEOUT: Final = 10
@@ -105,11 +105,9 @@ def port_text(host: str, host_port: int, container_port: int, protocol: str) -> 
 
 
 def capabilities(names: Iterable[str]) -> tuple[str, ...]:
-    """Capabilities by their short names; all that podman gives are ALL."""
+    """Capabilities by their short names; all that a podman gives, and more, are ALL."""
     short = {name.upper().removeprefix("CAP_") for name in names}
-    if short >= DEFAULT_CAPABILITIES:
-        short = short - DEFAULT_CAPABILITIES | {"ALL"}
-    return tuple(sorted(short))
+    return ("ALL",) if short >= _CAPABILITIES else tuple(sorted(short))
 
 
 def signal_text(value: int | str) -> str:

@@ -37,6 +37,10 @@ class Touch(Action):
     verb: ClassVar[str] = "touched"
 
     @property
+    def follows(self) -> bool:
+        return self.thing.startswith("tidy")
+
+    @property
     def subject(self) -> str:
         return self.thing
 
@@ -428,3 +432,20 @@ async def test_a_failing_registry_does_not_make_the_driver_busy() -> None:
     rig.queue.shut_down()
     await task
     assert rig.registry.reports < 8
+
+
+async def test_what_only_follows_is_neither_drift_nor_due_to_a_wish_and_does_not_count() -> None:
+    async with running(ScriptedReconciler("a", "tidy b"), make_service()) as rig:
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        rig.reconciler.touched.clear()
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        for _ in range(5):
+            rig.reconciler.touched.discard("tidy b")
+            rig.queue.add("hello")
+            await asyncio.sleep(1)
+    told = [(event.message, event.drift) for event in rig.registry.events]
+    assert told[:4] == [("a, generation 1 by ann", False), ("tidy b", False), ("a", True), ("tidy b", False)]
+    assert told[4:] == [("tidy b", False)] * 5
+    assert rig.registry.rows["hello"].condition(ConditionType.FLAPPING) is None
