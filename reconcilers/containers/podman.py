@@ -227,11 +227,12 @@ class Engine:
         answer = await self._call("GET", f"/images/{quote(image, safe='')}/json", allow=(404,))
         return {} if answer.status_code == 404 else dict(_json_of(answer))
 
-    async def last_words(self, container_id: str, lines: int = 3) -> str:
-        """The end of its log, in one line. Raises EngineError."""
+    async def last_words(self, container_id: str, lines: int = 5) -> str:
+        """The last lines of its log that are not empty. Raises EngineError."""
         params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
         answer = await self._call("GET", f"/containers/{container_id}/logs", params=params)
-        return " | ".join(listing.unframed(answer.content).decode(errors="replace").split("\n")).strip(" |")
+        said = listing.unframed(answer.content).decode(errors="replace").split("\n")
+        return "\n".join(line for line in said if line.strip())
 
     async def create_exec(self, container_id: str, command: Sequence[str]) -> str:
         """Prepares a command in a running container and returns its id. Raises EngineError."""

@@ -39,7 +39,7 @@ class World:
 
     def said(self, container: ContainerObservation) -> str:
         """The last words of a container, as the end of a sentence; empty where there are none."""
-        words = self.last_words.get(container.id, "")
+        words = " | ".join(self.last_words.get(container.id, "").split("\n")[-3:])
         return f"; it last said: {words}" if words else ""
 
 
