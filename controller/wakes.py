@@ -1,5 +1,7 @@
 """Who looks again when something in the registry changes."""
 
+import asyncio
+import random
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
@@ -27,7 +29,7 @@ class Waiters(Protocol):
     """Who waits for something that another service does; see reconcilers.containers.waiting."""
 
     def waiting_for(self, service: str) -> Collection[str]:
-        """Who waits for that service to be ready."""
+        """Who waits for that service to exist, to run, and to be ready."""
         ...
 
     def waiting_for_routes_of(self, service: str) -> Collection[str]:
@@ -43,7 +45,10 @@ class Services(Protocol):
         ...
 
 
-_OF_CONTAINERS: Final = frozenset({ChangeKind.BACKEND, ChangeKind.COMPONENT, ChangeKind.SPEC, ChangeKind.GONE})
+_JITTER: Final = 0.004
+"""Seconds, at the most, between two services of a resync."""
+
+_OF_SERVICES: Final = frozenset({ChangeKind.SPEC, ChangeKind.GONE})
 _OF_ROUTES: Final = frozenset({ChangeKind.CLAIM, ChangeKind.CLAIM_RELEASED})
 
 
@@ -63,7 +68,7 @@ class Wakes:
                     await self._wake_waiting()
             for reconciler in WAKES.get(change.kind, ()):
                 self._queues[reconciler].add(change.service)
-            if change.kind in _OF_CONTAINERS:
+            if change.kind in _OF_SERVICES:
                 self._wake_containers_of(self._waiters.waiting_for(change.service))
             if change.kind in _OF_ROUTES:
                 self._wake_containers_of(self._waiters.waiting_for_routes_of(change.service))
@@ -73,10 +78,16 @@ class Wakes:
             self._queues["containers"].add(service)
 
     async def resync(self) -> None:
-        """Has every service looked at by everyone: after a start, and as the safety net below all events."""
-        for service in await self._registry.services():
+        """Has every service looked at by everyone: after a start, and as the safety net below all events.
+
+        In no order, and not all at the same moment: after a reboot the engine has enough to do.
+        """
+        services = list(await self._registry.services())
+        random.shuffle(services)
+        for service in services:
             for queue in self._queues.values():
                 queue.add(service.name, Priority.RESYNC)
+            await asyncio.sleep(random.uniform(0, _JITTER))  # noqa: S311  # no secret depends on it
 
     async def _wake_waiting(self) -> None:
         for service in await self._registry.services():

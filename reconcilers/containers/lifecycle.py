@@ -43,12 +43,8 @@ def _running(
 
 def completed(component: ResolvedComponent, found: ContainerObservation) -> bool:
     """Whether it did all that it was made for."""
-    return found.state is ContainerState.EXITED and found.exit_code == 0 and ends_well(component)
-
-
-def ends_well(component: ResolvedComponent) -> bool:
-    """Whether it is made to end some time."""
-    return not wanted_again(component.restart, 0)
+    ended_well = found.state is ContainerState.EXITED and found.exit_code == 0
+    return ended_well and not wanted_again(component.restart, 0)
 
 
 def overdue(component: ResolvedComponent, found: ContainerObservation, world: World) -> timedelta | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
 from api.errors import InvalidSpec
-from api.resolve import Defaults, ResolvedComponent, ResolvedService, resolve
+from api.resolve import Defaults, ResolvedHealth, ResolvedService, resolve
 from api.service import Component, ContainerState, FieldChange, Finalizer, ServedPort, Service
 from api.spec import PullPolicy
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
@@ -31,8 +31,8 @@ from reconcilers.containers.drain import Drains
 from reconcilers.containers.execute import Executor
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.images import Images, ImageSettings
-from reconcilers.containers.lifecycle import ends_well
 from reconcilers.containers.model import Observation
+from reconcilers.containers.order import unready
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import plan, plan_deletion
 from reconcilers.containers.podman import Engine, EngineError
@@ -121,16 +121,17 @@ class Containers:
         self._images.want_newer(service.name, _newer(resolved))
         for component in resolved.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
-        checks = {component.name: component.health for component in resolved.components}
         self._prober.recall(service.components)
-        self._prober.expect(service.name, checks)
+        if self._prober.expected(service.name) != _checks(resolved):
+            # Not expected here: a dry run plans for a definition that somebody only thinks of.
+            self._recorder.touch(service.name)
         world = self._world(observation)
         # Before it is looked whether they are ready: whoever becomes so in between is told of.
         leads = self._waits_for_routes(service, world)
         self._waiting.note(service.name, services=resolved.depends_on, routes=leads)
         world = replace(
             world,
-            unready=await self._unready(resolved),
+            unready=await self._unready(resolved, world),
             refused=self._refused.get(service.name, {}),
             failed=frozenset(self._failed.get(service.name, ())),
         )
@@ -255,7 +256,11 @@ class Containers:
         self._prober.expect(service, {})
 
     def _known(self, service: Service) -> World:
+        """What is known now beside a service that is stored: its containers are asked as its definition says."""
         self._prober.recall(service.components)
+        if not service.deleting:
+            with suppress(Terminal):
+                self._prober.expect(service.name, _checks(self._resolved(service)))
         return self._world(self._picture.current())
 
     def _world(self, observation: Observation) -> World:
@@ -272,25 +277,26 @@ class Containers:
             busy=self._drains.busy,
         )
 
-    async def _unready(self, resolved: ResolvedService) -> dict[str, str]:
+    async def _unready(self, resolved: ResolvedService, world: World) -> dict[str, str]:
         """The services that are to be ready first and are not, and what is the matter with them."""
         problems = {}
         for name in resolved.depends_on:
             service = await self._registry.service(name)
             if service is None:
                 problems[name] = "does not exist"
-            elif waiting := self._unready_components(service):
+            elif not service.spec.active:
+                problems[name] = "is stopped"
+            elif waiting := self._unready_containers(service, world):
                 problems[name] = f"is not ready: {', '.join(waiting)}"
         return problems
 
-    def _unready_components(self, service: Service) -> list[str]:
+    def _unready_containers(self, service: Service, world: World) -> list[str]:
         try:
-            components = self._resolved(service).components
-        except Terminal:
-            return ["its definition is wrong"]
-        if not service.spec.active:
-            return ["it is stopped"]
-        return [component.container_name for component in components if not _is_ready(service, component)]
+            resolved = self._resolved(service)
+        except Terminal as problem:
+            return [problem.message]
+        # What the registry remembers of them may be from before a reboot.
+        return [component.container_name for component in unready(resolved, resolved.components, world)]
 
     def _waits_for_routes(self, service: Service, world: World) -> bool:
         """Whether a container may end, or take over, once a route has moved."""
@@ -345,19 +351,18 @@ class Containers:
         # In this order, as the registry serves one after the other: first who acts, then who writes down.
         self._wake(service)
         self._recorder.touch(service)
-
-
-def _is_ready(service: Service, component: ResolvedComponent) -> bool:
-    found = service.component(component.name)
-    if found is None:
-        return False
-    return found.ready or (found.state is ContainerState.EXITED and found.exit_code == 0 and ends_well(component))
+        for waiting in self._waiting.waiting_for(service):
+            self._wake(waiting)
 
 
 def _newer(resolved: ResolvedService) -> tuple[str, ...]:
     """The images of which it is asked what their tags stand for."""
     wanted = (component.image for component in resolved.components if component.pull is PullPolicy.NEWER)
     return tuple(wanted) if resolved.active else ()
+
+
+def _checks(resolved: ResolvedService) -> dict[str, ResolvedHealth | None]:
+    return {component.name: component.health for component in resolved.components}
 
 
 def _running(
