@@ -44,6 +44,8 @@ defaults
   # As a plain reverse proxy does: an absent backend elsewhere is told at once, the client decides to retry.
   retries 0
   timeout connect 5s
+  # A client that gave up while it was held may have sent its request once more by then.
+  option abortonclose
   timeout client 24h
   timeout server 24h
   timeout tunnel 24h

@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.mcproxy.authority import Authority
 from tests.system.mcproxy.backends import grpc_echo, http1, http2, http_both
-from tests.system.mcproxy.clients import Answer, connect, curl, get
+from tests.system.mcproxy.clients import connect, curl, get
 from tests.system.mcproxy.daemon import Daemon
 
 
@@ -138,14 +138,6 @@ async def test_policies_answer_403(daemon: Daemon, authority: Authority) -> None
         assert await ask(("User-Agent", f"Mozilla/5.0 {agent} more"), ("x-token", "t")) == 403
         assert await ask(("User-Agent", "rm -f"), ("x-token", "t")) == 403
         assert await ask(("User-Agent", agent.lower()), ("x-token", "t")) == 200
-
-
-async def test_an_absent_backend_is_told_at_once(daemon: Daemon, authority: Authority) -> None:
-    async with http1("web") as port:
-        pass
-    await daemon.l7("web.test", port, authority.issue("web.test"))
-    answer: Answer = await get(daemon.port, "web.test", authority.client())
-    assert answer.status == 503
 
 
 async def test_sessions_resume(daemon: Daemon, authority: Authority, web: str) -> None:

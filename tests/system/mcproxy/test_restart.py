@@ -3,9 +3,9 @@
 import asyncio
 import socket
 import time
-from asyncio.subprocess import DEVNULL
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from tests.system.mcproxy.daemon import Daemon, free_port, until
 _AWAY = 1.0
 _SOON = 0.5
 _PATIENCE = 3.0
+_CURL_TIMED_OUT = 28
 
 
 async def _listens(port: int) -> bool:
@@ -120,6 +121,33 @@ async def test_patience_ends(daemon: Daemon, authority: Authority, refuses: bool
     assert _PATIENCE - 0.5 < time.monotonic() - started < _PATIENCE + 1
     for each in away:
         each.close()
+
+
+async def test_a_request_whose_client_gave_up_is_not_sent_any_more(daemon: Daemon, authority: Authority) -> None:
+    """The client may have sent it once more by then."""
+    port = free_port()
+    seen: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            seen.append((await reader.readuntil(b"\r\n")).split()[1])
+            writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def post(path: str, patience: str) -> int | None:
+        target = ["--resolve", f"web.test:{daemon.port}:127.0.0.1", f"https://web.test:{daemon.port}{path}"]
+        curl = ["curl", "-sS", "--http1.1", "--max-time", patience, "--cacert", "/dev/stdin", "-d", "x", *target]
+        process = await asyncio.create_subprocess_exec(*curl, stdin=PIPE, stderr=DEVNULL)
+        await process.communicate(authority.pem.encode())
+        return process.returncode
+
+    await daemon.l7("web.test", port, authority.issue("web.test"))
+    kept = asyncio.create_task(post("/kept", "10"))
+    assert await post("/given-up", "0.5") == _CURL_TIMED_OUT
+    async with await asyncio.start_server(note, "127.0.0.1", port):
+        assert await kept == 0
+        await asyncio.wait_for(post("/later", "10"), 10)
+    assert [path for path in seen if path.startswith(b"/")] == [b"/kept", b"/later"]
 
 
 async def test_a_request_that_was_sent_is_never_sent_again(daemon: Daemon, authority: Authority) -> None:
