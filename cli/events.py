@@ -31,13 +31,16 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
     from cli.connect import connected
     from cli.output import Output
     from cli.reports import EventsReport
-    from cli.views import events_table
+    from cli.views import event_page, events_table
 
     output = Output(settings)
     async with connected(settings) as client:
         events = await client.events(service, limit=lines)
         if not follow:
-            output.table(events_table(events))
+            if output.terminal:
+                output.page(event_page(events, service))
+            else:
+                output.table(events_table(events))
             output.document(EventsReport(events=events))
             return 0
         for event in events:

@@ -115,11 +115,13 @@ class Output:
         return Console(highlight=False)
 
     def line(self, text: str, style: str = "") -> None:
-        """One line of the result, for people."""
+        """One line of the result, for people; `style` is a colour, or `dim`."""
         if self.silent:
             return
-        colour = style if self.terminal and "NO_COLOR" not in os.environ else ""
-        click.echo(click.style(printable(text), fg=colour) if colour else printable(text))
+        if not self.terminal or "NO_COLOR" in os.environ:
+            style = ""
+        colour = style if style != "dim" else None
+        click.echo(click.style(printable(text), fg=colour, dim=style == "dim" or None) if style else printable(text))
 
     def lines(self, texts: Iterable[str]) -> None:
         """Several lines of the result, for people."""

@@ -8,7 +8,7 @@ from api.service import Certificate, Component, ContainerState, Event, PlannedAc
 from api.spec import container_name
 from cli.output import Row
 from cli.reports import SHORT
-from cli.views import action_lines, age, is_ready, span
+from cli.views import action_lines, age, event_line, event_style, is_ready, span
 
 _DIGEST = len("sha256:") + 12
 """So much of a digest tells images apart."""
@@ -54,7 +54,7 @@ def rows(
         yield from _labelled(name, _component(service, name, now))
     yield from _labelled("routes", _routes(service, now))
     yield from _labelled("next", _next(actions, unplanned))
-    yield from _labelled("events", (_event(event, now) for event in events))
+    yield from _labelled("events", (_event(event, service, now) for event in events))
 
 
 def _labelled(label: str, lines: Iterable[Row]) -> Iterator[Row]:
@@ -202,10 +202,11 @@ def _route(claim: RouteClaim, certificate: Certificate | None, now: datetime) ->
 
 def _certificate(certificate: Certificate, now: datetime, before: str) -> Iterator[Row]:
     if certificate.fingerprint:
-        ends = _left(certificate.not_after, now)
-        until = f"until {certificate.not_after:%Y-%m-%d} (in {ends})" if ends else "EXPIRED"
-        renewed = f", renewed on {certificate.renew_at:%Y-%m-%d}" if ends else ""
-        yield Row("", f"{before}certificate by {certificate.issuer} {until}{renewed}", _ASIDE if ends else _BAD)
+        ends, renewed = _left(certificate.not_after, now), _left(certificate.renew_at, now)
+        until = f"until {certificate.not_after:%Y-%m-%d}" if ends else "EXPIRED"
+        when = f", renewed in {renewed}" if renewed else ", to be renewed now"
+        issuer = certificate.issuer.removeprefix("CN=")
+        yield Row("", f"{before}certificate of {issuer} {until}{when}", _ASIDE if ends else _BAD)
     if certificate.error:
         again = f"; tried again in {left}" if (left := _left(certificate.retry_at, now)) else ""
         yield Row("", f"{before}no other certificate: {certificate.error}{again}", _BAD)
@@ -224,10 +225,10 @@ def _next(actions: Iterable[PlannedAction], unplanned: str) -> Iterator[Row]:
         yield Row("", unplanned, _WAITS)
 
 
-def _event(event: Event, now: datetime) -> Row:
+def _event(event: Event, service: Service, now: datetime) -> Row:
     # Of the day before and earlier, the hour alone says nothing.
     recent = (now - event.at).total_seconds() < 86400
     at = f"{event.at:%H:%M:%S}" if recent else f"{event.at:%Y-%m-%d}"
-    drift = "drift: " if event.drift else ""
-    style = _BAD if event.kind in ("failed", "flapping") else ""
-    return Row("", f"{at} {event.actor} {drift}{event.kind} {event.message}", style)
+    # Of this generation it is said above whose wish it is.
+    line = event_line(event).removesuffix(f", generation {service.generation} by {service.actor}")
+    return Row("", f"{at} {line}", event_style(event))

@@ -17,7 +17,7 @@ from api.service import (
     Service,
 )
 from api.spec import ComponentSpec
-from cli.output import Table
+from cli.output import Row, Table
 from cli.reports import SHORT, ServiceCertificate
 
 _IN_COMPONENT = re.compile(r"^components\[[^]]*\]\.")
@@ -161,6 +161,29 @@ def moment(at: datetime) -> str:
 def events_table(events: Iterable[Event]) -> Table:
     """The timeline, newest last."""
     return Table(("TIME", "SERVICE", "GEN", "ACTOR", "EVENT", "MESSAGE"), tuple(map(event_row, events)))
+
+
+def event_page(events: Iterable[Event], service: str) -> list[Row]:
+    """The timeline for a terminal, newest last; `service` is named in no line where it is all about one."""
+    return [
+        Row(
+            f"{event.at.astimezone(UTC):%m-%d %H:%M:%S}",
+            event_line(event) if service else f"{event.service}: {event_line(event)}",
+            event_style(event),
+        )
+        for event in events
+    ]
+
+
+def event_line(event: Event) -> str:
+    """Who did what and why: a sentence."""
+    drift = "drift: " if event.drift else ""
+    return f"{event.actor} {drift}{event.kind} {event.message}"
+
+
+def event_style(event: Event) -> str:
+    """What went wrong catches the eye."""
+    return "red" if event.kind in ("failed", "flapping", "gave up") else ""
 
 
 def event_row(event: Event) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ async def test_status_of_one_service_is_all_about_it(mcp: Mcp) -> None:
         "web     running for N, ready",
         "        hello-web from localhost/mcp-hello:v1.0.0",
         "routes  hello.svc.mcp.metacircular.net:8443 -> 127.0.0.1:10000 (l7, web/default)",
-        "          certificate by MCP CA until N (in 90d), renewed on N",
+        "          certificate of MCP CA until N, renewed in 59d",
         "events  N containers drift: started hello-web: it had exited",
     ]
 

@@ -139,3 +139,17 @@ async def test_status_of_one_service_goes_on_below_its_own_beginning_on_a_narrow
     start = next(index for index, line in enumerate(lines) if line.startswith("routes  hello.svc."))
     assert lines[start + 1].startswith("        ")
     assert "\x1b[3" not in screen.drawn
+
+
+async def test_status_and_events_are_coloured_and_go_on_below_their_own_beginning(mcp: Mcp) -> None:
+    await mcp("apply", "-q", "-f", "-", stdin=HELLO)
+    mcp.plane.note("hello", "failed", "ContainerFailed: " + "it exited with 1, " * 8)
+    async with terminal(mcp, "status", "hello", COLUMNS="80") as screen:
+        assert await screen.end() == 0
+    assert "\x1b[32mhello on rift: ready" in screen.drawn
+    assert "\x1b[2mgeneration 1" in screen.drawn
+    async with terminal(mcp, "events", "hello", COLUMNS="80") as screen:
+        assert await screen.end() == 0
+    first, second, *_ = screen.text.splitlines()
+    assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  containers failed ContainerFailed: it", first)
+    assert re.match(r" {16}\S", second)
