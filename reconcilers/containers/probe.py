@@ -135,6 +135,10 @@ class Prober:
                 watch.succeeded()
                 watch.told = watch.shown
 
+    def expected(self, service: str) -> Mapping[str, ResolvedHealth | None]:
+        """How the service's containers are asked, by component; empty where nobody said."""
+        return self._checks.get(service, {})
+
     def expect(self, service: str, checks: Mapping[str, ResolvedHealth | None]) -> None:
         """Says how the service's containers are asked from now on, by component: without a check where it is None.
 
