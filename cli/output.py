@@ -75,6 +75,7 @@ class Row:
 
 
 def _page(rows: Sequence[Row]) -> "RenderableType":
+    from rich.padding import Padding
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -82,7 +83,9 @@ def _page(rows: Sequence[Row]) -> "RenderableType":
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(Text(printable(row.label), style="bold"), Text(printable(row.text), style=row.style))
+        text = row.text.lstrip(" ")
+        line = Padding(Text(printable(text), style=row.style), (0, 0, 0, len(row.text) - len(text)))
+        table.add_row(Text(printable(row.label), style="bold"), line)
     return table
 
 
