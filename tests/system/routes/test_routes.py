@@ -6,9 +6,10 @@ import http.server
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,22 +34,32 @@ pytestmark = pytest.mark.system
 HOSTNAME = "shop.test"
 
 
-@pytest.fixture
-def backend() -> Iterator[int]:
-    """The port of a web server that answers "hello"."""
+@contextmanager
+def serving(text: str) -> Iterator[int]:
+    """The port of a web server that answers so."""
 
-    class Hello(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("Content-Length", "5")
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(b"hello")
+            self.wfile.write(text.encode())
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server.server_address[1]
         server.shutdown()
+
+
+@pytest.fixture
+def backend() -> Iterator[int]:
+    """The port of a web server that answers "hello"."""
+    with serving("hello") as port:
+        yield port
 
 
 def spec(listener: str, *, mode: RouteMode = RouteMode.L7, name: str = "shop", hostname: str = HOSTNAME) -> ServiceSpec:
@@ -187,6 +198,47 @@ async def test_a_renewed_certificate_is_served(world: World, proxyd: Proxyd) -> 
     assert world.registry["shop"].claims[0].certificate != before
     served = await asyncio.to_thread(_served_fingerprint, proxyd.addresses[0])
     assert served == world.registry["shop"].claims[0].certificate
+
+
+async def test_a_backend_that_moves_is_told_by_one_call_and_costs_no_request(
+    world: World, proxyd: Proxyd, proxy: McProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("add", "remove"):
+        original = getattr(proxy, name)
+
+        async def counted(*args: object, name: str = name, original: Callable[..., Awaitable[None]] = original) -> None:
+            calls.append(name)
+            await original(*args)
+
+        monkeypatch.setattr(proxy, name, counted)
+    await world.converge()
+    answers: list[str] = []
+    moved = asyncio.Event()
+
+    def ask() -> None:
+        while not moved.is_set():
+            answers.append(web.fetch(proxyd.addresses[0], HOSTNAME, world.folder / "ca/ca.pem"))
+
+    with ExitStack() as servers:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(asyncio.to_thread(ask))
+            for text in ("second", "third", "fourth"):
+                port = servers.enter_context(serving(text))
+                world.registry.update("shop", components=running(spec(proxyd.listeners[0]), port).components)
+                (done,) = (await world.converge())[0]
+                assert "(backend changed " in done
+                enough = partial(_more_than, answers, len(answers) + 20)
+                await asyncio.to_thread(web.wait_for, enough, seconds=10, what="answers")
+            moved.set()
+    assert calls == ["add"] * 4
+    assert set(answers) <= {"hello", "second", "third", "fourth"}
+    assert answers[-1] == "fourth"
+
+
+def _more_than(answers: list[str], count: int) -> bool:
+    return len(answers) > count
 
 
 async def test_a_deleted_service_leaves_no_route_and_no_claim(world: World, proxyd: Proxyd) -> None:
