@@ -15,7 +15,7 @@ from tests.system.mcproxy.backends import tls_echo
 from tests.system.mcproxy.clients import connect, get
 from tests.system.mcproxy.daemon import Daemon, free_port, until
 
-_AWAY = 1.0
+_AWAY = 0.7
 _SOON = 0.5
 _PATIENCE = 3.0
 _CURL_TIMED_OUT = 28

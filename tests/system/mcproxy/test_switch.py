@@ -15,7 +15,7 @@ from tests.system.mcproxy.daemon import Daemon, until
 from tests.system.mcproxy.load import Ask, KeepAlive, Load, established, grpc_channel, web_socket
 from tests.system.mcproxy.load import http2 as http2_client
 
-_SWITCHES = 10
+_SWITCHES = 6
 _NO_LOAD_STOPS_LONGER = 0.5
 
 
