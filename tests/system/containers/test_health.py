@@ -132,6 +132,15 @@ async def test_a_changed_check_holds_for_the_container_that_runs(node: Node) -> 
     assert ready.components[0].container_id == before.container_id
 
 
+async def test_a_plan_for_a_definition_that_somebody_only_thinks_of_asks_nobody(node: Node) -> None:
+    await node.apply(checked({"http": "/healthz", "retries": 1}))
+    service = await node.until_ready("alpha")
+    thought = service.model_copy(update={"spec": checked({"http": "/nowhere", "retries": 1})})
+    await node.containers.plan(thought)
+    with pytest.raises(TimeoutError):
+        await node.until("alpha", lambda s: not s.components[0].ready, seconds=1)
+
+
 async def test_a_container_stays_ready_while_the_agent_starts_again(podman: PodmanHost, folder: Path) -> None:
     async with running_node(podman, folder) as node:
         await node.apply(checked({"http": "/well", "interval": "5s"}, cmd=SERVE))
