@@ -41,8 +41,9 @@ class Files:
         renamed is overwritten next time.
         """
         ready = [(_write(content), content.path) for content in contents]
+        self._left |= {path: _mark(temporary) for temporary, path in ready}
+        # Nothing else is done in between: whoever reads several of them shall hardly ever meet them of two minds.
         for temporary, path in ready:
-            self._left[path] = _mark(temporary)
             temporary.rename(path)
         for folder in {path.parent for _, path in ready}:
             sync_folder(folder)

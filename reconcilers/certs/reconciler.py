@@ -14,7 +14,7 @@ from api.errors import InvalidSpec
 from api.resolve import Defaults, resolve
 from api.service import Certificate, Finalizer, Service
 from reconcilers.base import Action, Claimed, Clock, Plan, Registry, Terminal, Transient
-from reconcilers.certs import pairs
+from reconcilers.certs import pairs, records
 from reconcilers.certs import plan as planner
 from reconcilers.certs.actions import Forget, Issue, Note, Order, Postpone, Remove, Reschedule
 from reconcilers.certs.advice import Advice
@@ -22,7 +22,7 @@ from reconcilers.certs.attempts import Attempts
 from reconcilers.certs.files import Files
 from reconcilers.certs.issuer import IssueFailed, Issuer
 from reconcilers.certs.issuers import Issuers, Obtained
-from reconcilers.certs.model import PROVIDED, Attempt, Observed, Pair, Policy, Site, due, retry_at
+from reconcilers.certs.model import PROVIDED, Observed, Pair, Policy, Site
 from reconcilers.certs.watch import changes
 
 P = ParamSpec("P")
@@ -109,15 +109,17 @@ class Certs:
             case Issue():
                 await self._issue(service, action.site)
             case Postpone():
-                record = self._postponed(service, action)
+                record = records.postponed(service, action, self._policy, self._clock())
                 await self._registry.record_certificate(service.name, record)
                 self._attempts.end(service.name, action.site.hostname)
             case Reschedule():
-                record = self._known(service, action.site).model_copy(update={"renew_at": action.renew_at})
+                record = records.known(service, action.site, self._policy, self._clock())
+                record = record.model_copy(update={"renew_at": action.renew_at})
                 await self._registry.record_certificate(service.name, record)
             case Note():
                 pair = await self._observe_unchanged(action.site, action.fingerprint)
-                await self._record(service, self._noted(service, action.site, pair))
+                record = records.noted(service, action.site, pair, self._policy, self._clock())
+                await self._record(service, record)
             case Remove() | Forget():
                 await self._let_go(service, action)
             case _:
@@ -125,21 +127,21 @@ class Certs:
 
     def assume(self, service: Service, actions: Sequence[Action]) -> Service:
         """The service with the records that `actions` leave behind."""
-        records = {record.hostname: record for record in service.certificates}
+        found = {record.hostname: record for record in service.certificates}
+        now = self._clock()
         for action in actions:
             match action:
                 case Issue() | Order():
-                    now = self._clock()
                     pair = Pair(True, True, "assumed", not_before=now, not_after=now + self._settings.lifetime)
-                    records[action.site.hostname] = _certificate(action.site, self._policy.issuer, pair)
+                    found[action.site.hostname] = records.laid_down(action.site, self._policy.issuer, pair)
                 case Note():
                     pair = Pair(True, True, action.fingerprint, ours=not action.provided)
-                    records[action.site.hostname] = self._noted(service, action.site, pair)
+                    found[action.site.hostname] = records.noted(service, action.site, pair, self._policy, now)
                 case Postpone():
-                    records[action.site.hostname] = self._postponed(service, action)
+                    found[action.site.hostname] = records.postponed(service, action, self._policy, now)
                 case Remove() | Forget():
-                    records.pop(action.site.hostname, None)
-        return service.model_copy(update={"certificates": tuple(records.values())})
+                    found.pop(action.site.hostname, None)
+        return service.model_copy(update={"certificates": tuple(found.values())})
 
     async def run(self, wake: Callable[[str], None]) -> None:
         """Obtains certificates, and wakes services that have something to do; runs until cancelled."""
@@ -217,37 +219,25 @@ class Certs:
         """The intent: whatever a death leaves at the site is then known to be ours."""
         record = service.certificate(site.hostname)
         if record is None or record.cert_path != site.cert_path or record.issuer == PROVIDED:
-            await self._record(service, self._known(service, site))
+            await self._record(service, records.known(service, site, self._policy, self._clock()))
 
     async def _issue(self, service: Service, site: Site) -> None:
         await self._claim(service, site)
         obtained = self._attempts.obtained(service.name, site.hostname) or await self._at_once(service, site)
-        issuer, leaf = obtained.issuer, obtained.issued.chain[0]
         await _in_thread(f"write {site.cert_path}", pairs.lay_down, self._files, site, obtained.issued)
         # Routes hear of it by the record: not before both files are in their places.
         pair = pairs.of_chain(obtained.issued.chain, self._issuers)
-        record = _certificate(site, issuer.name, pair)
-        if not issuer.at_hand:
-            soonest = self._clock() + self._policy.least_life
-            record = record.model_copy(update={"renew_at": max(record.renew_at, soonest)})
-        if obtained.failure is not None:
-            known = service.certificate(site.hostname)
-            failures, again = retry_at(known, _failed(obtained.failure), self._policy, self._clock())
-            trouble = {"error": obtained.failure.message, "failures": failures, "retry_at": again}
-            record = record.model_copy(update=trouble)
-        await self._record(service, record)
+        await self._record(service, records.issued(service, site, obtained, pair, self._policy, self._clock()))
         self._attempts.end(service.name, site.hostname)
-        await _in_thread(f"close the order for {site.hostname}", issuer.settle, site.hostname)
-        log.info("laid_down", hostname=site.hostname, issuer=issuer.name, serial=f"{leaf.serial_number:x}")
+        await _in_thread(f"close the order for {site.hostname}", obtained.issuer.settle, site.hostname)
 
     async def _at_once(self, service: Service, site: Site) -> Obtained:
         """From an issuer at hand, whose failures cost nobody anything: the driver tries again soon."""
         try:
             return await self._issuers.obtain(site.hostname, self._settings.lifetime, urgent=True)
         except IssueFailed as error:
-            known = self._known(service, site)
-            trouble = {"error": error.message, "failures": known.failures + 1}
-            await self._record(service, known.model_copy(update=trouble))
+            record = records.failed_at_hand(service, site, error.message, self._policy, self._clock())
+            await self._record(service, record)
             raise Transient(Reason.CERTIFICATE_FAILED, error.message, status=Status.FALSE) from error
 
     async def _let_go(self, service: Service, action: Remove | Forget) -> None:
@@ -258,28 +248,6 @@ class Certs:
         await self._registry.forget_certificate(service.name, action.subject)
         self._attempts.end(service.name, action.subject)
 
-    def _known(self, service: Service, site: Site) -> Certificate:
-        """The record of a site of ours, or the one of a certificate that is not there yet."""
-        record = service.certificate(site.hostname)
-        if record is not None and record.cert_path == site.cert_path and record.issuer != PROVIDED:
-            return record
-        now = self._clock()
-        return _certificate(site, self._policy.issuer, Pair(not_before=now, not_after=now))
-
-    def _noted(self, service: Service, site: Site, pair: Pair) -> Certificate:
-        if not pair.ours:
-            record = _certificate(site, PROVIDED, pair)
-            return record.model_copy(update={"renew_at": pair.not_after})
-        if not pair.stands_in:
-            return _certificate(site, self._policy.issuer, pair)
-        known = self._known(service, site)
-        trouble = {"error": known.error, "failures": known.failures, "retry_at": known.retry_at}
-        return _certificate(site, pair.stands_in, pair).model_copy(update=trouble)
-
-    def _postponed(self, service: Service, action: Postpone) -> Certificate:
-        trouble = {"error": action.error, "failures": action.failures, "retry_at": action.retry_at}
-        return self._known(service, action.site).model_copy(update=trouble)
-
     async def _record(self, service: Service, certificate: Certificate) -> None:
         try:
             await self._registry.record_certificate(service.name, certificate)
@@ -287,24 +255,6 @@ class Certs:
             path, hostname = certificate.cert_path, certificate.hostname
             message = f'{path} is needed for {hostname}, and service "{error.holder}" holds it'
             raise Terminal(Reason.CONFLICT, message) from error
-
-
-def _certificate(site: Site, issuer: str, pair: Pair) -> Certificate:
-    return Certificate(
-        hostname=site.hostname,
-        issuer=issuer,
-        serial=pair.serial,
-        fingerprint=pair.fingerprint,
-        not_before=pair.not_before,
-        not_after=pair.not_after,
-        renew_at=due(pair.not_before, pair.not_after),
-        cert_path=site.cert_path,
-        key_path=site.key_path,
-    )
-
-
-def _failed(failure: IssueFailed) -> Attempt:
-    return Attempt(False, failure.message, failure.retry_after, failure.counts)
 
 
 async def _in_thread(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
