@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from api.conditions import Reason
 from api.service import Finalizer, PlannedAction, Service
 from reconcilers.base import Action, Compares, Reconciler, Terminal, Transient
 
@@ -36,12 +37,19 @@ class Preview:
 
 async def _plan(reconciler: Reconciler, service: Service) -> tuple[tuple[Action, ...], tuple[PlannedAction, ...]]:
     try:
-        actions = (await reconciler.plan(service)).actions
+        plan = await reconciler.plan(service)
     except (Transient, Terminal) as failure:
         # What cannot be planned now is part of the answer, not the end of it.
-        unknown = PlannedAction(resource=reconciler.name, verb="unknown", subject="", description=failure.message)
-        return (), (unknown,)
-    return actions, tuple([await _shown(reconciler, action) for action in actions])
+        return (), (_unknown(reconciler, failure.message),)
+    shown = [await _shown(reconciler, action) for action in plan.actions]
+    if plan.outcome.reason is Reason.FORBIDDEN:
+        # What would be done is left out of the plan for a reason that has to be told.
+        shown.append(_unknown(reconciler, plan.outcome.message))
+    return plan.actions, tuple(shown)
+
+
+def _unknown(reconciler: Reconciler, message: str) -> PlannedAction:
+    return PlannedAction(resource=reconciler.name, verb="unknown", subject="", description=message)
 
 
 async def _shown(reconciler: Reconciler, action: Action) -> PlannedAction:

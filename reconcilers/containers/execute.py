@@ -83,6 +83,7 @@ class Executor:
 
     async def restart(self, service: Service, action: Restart) -> None:
         """Stops a container and starts it again."""
+        await self._check_mounts(service, action)
         await self._ask(self._engine.stop(action.container_id))
         await self.start(service, action)
 

@@ -101,7 +101,7 @@ async def test_a_link_that_leads_out_is_seen_before_it_is_mounted_and_before_eac
     link.symlink_to("/usr")
     kill(node, "alpha-web")
     await node.until_reason("alpha", Reason.FORBIDDEN)
-    assert node.inspect("alpha-web", "{{.State.Status}}") == "exited"
+    assert node.inspect("alpha-web", "{{.State.Running}}") == "false"
 
 
 async def test_what_the_policy_names_is_given(lenient: Node) -> None:

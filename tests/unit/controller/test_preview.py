@@ -1,9 +1,9 @@
 """A dry run is the reconcilers' own plans, chained, and nothing carried out."""
 
-from api.conditions import Reason
-from api.service import Component, Finalizer, PlannedAction, PortAllocation
+from api.conditions import Reason, Status
+from api.service import Component, Finalizer, PlannedAction, PortAllocation, Service
 from controller.preview import Preview
-from reconcilers.base import Terminal, Transient
+from reconcilers.base import Outcome, Plan, Terminal, Transient
 from tests.unit.controller.recording import RecordingContainers, RecordingPorts
 from tests.unit.controller.registry.samples import spec
 from tests.unit.reconcilers.memory import newborn
@@ -44,6 +44,20 @@ async def test_what_cannot_be_planned_is_part_of_the_answer() -> None:
     planned = await Preview([ports, containers]).apply(NEWBORN)
     assert [(action.resource, action.verb) for action in planned] == [("ports", "did"), ("containers", "unknown")]
     assert planned[1].description == "podman cannot be asked: gone"
+
+
+async def test_what_the_policy_takes_out_of_a_plan_is_part_of_the_answer() -> None:
+    class Forbidden(RecordingContainers):
+        async def plan(self, service: Service) -> Plan:
+            kept = (await super().plan(service)).actions
+            return Plan(kept, Outcome(Status.FALSE, Reason.FORBIDDEN, "hello-task: not for you"))
+
+    planned = await Preview([RecordingPorts(), Forbidden()]).apply(NEWBORN)
+    assert described(planned) == [
+        "ports: do allocate",
+        "containers: do create on 10001",
+        "containers: hello-task: not for you",
+    ]
 
 
 async def test_what_nobody_can_help_is_part_of_the_answer_too() -> None:
