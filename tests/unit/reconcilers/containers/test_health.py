@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from api.resolve import ResolvedHealth
+from api.resolve import Defaults, ResolvedHealth, resolve
 from controller.registry import utc_now
 from reconcilers.certs.ca import EmbeddedCa, private_pem
 from reconcilers.containers.commands import Commands, Ended
@@ -20,6 +20,7 @@ from reconcilers.containers.model import ROUTES, ContainerObservation
 from reconcilers.containers.podman import EngineError, ExecState, Failure
 from stack.web import free_port
 from tests.unit.reconcilers.containers.test_probe import health, running
+from tests.unit.reconcilers.containers.worlds import spec, web
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -257,3 +258,20 @@ async def test_no_command_is_run_beside_one_that_hangs_and_cannot_be_killed(engi
     assert await commands.run("a", ("hang",), 3.0) is None
     await commands.close()
     assert not engine.running
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        ({"http": "/"}, "shop.svc.example.test"),
+        ({"tcp": True, "route": "rest"}, "rest.example.test"),
+        ({"tcp": True, "port": 8080}, ""),
+        ({"exec": ["true"]}, ""),
+    ],
+)
+def test_a_check_asks_by_the_name_of_its_route(check: dict[str, object], name: str) -> None:
+    routes = [{"port": 443}, {"name": "rest", "port": 8443, "hostname": "rest.example.test"}]
+    service = spec(web(routes=routes, ports=["8080"], health=check))
+    (component,) = resolve(service, Defaults(zone="example.test")).components
+    assert component.health is not None
+    assert component.health.hostname == name
