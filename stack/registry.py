@@ -92,8 +92,9 @@ class ImageRegistry:
         """The digest of `name:tag`, in a registry for everybody."""
         repository, _, tag = name.partition(":")
         url = f"http://{self.address}/v2/{repository}/manifests/{tag}"
-        manifest = "application/vnd.oci.image.manifest.v1+json"
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": manifest}), timeout=5) as answer:
+        accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        question = urllib.request.Request(url, headers=accept, method="HEAD")
+        with urllib.request.urlopen(question, timeout=5) as answer:
             return str(answer.headers["Docker-Content-Digest"])
 
     def asked_for(self, name: str) -> int:

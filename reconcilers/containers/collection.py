@@ -83,10 +83,11 @@ class Look:
 def collectable(look: Look, settings: CollectionSettings, now: datetime) -> tuple[LocalImage, ...]:
     """The images to remove: brought by us, in no use, not of late, known by no name but ours, not among the last."""
     in_use = look.in_use
-    last_used: dict[str, datetime] = {}
+    last_used: dict[str, tuple[datetime, datetime]] = {}
     references: dict[str, set[str]] = {}
     for record in look.brought:
-        last_used[record.image_id] = max(record.used_at, last_used.get(record.image_id, record.used_at))
+        times = (record.used_at, record.pulled_at)
+        last_used[record.image_id] = max(times, last_used.get(record.image_id, times))
         references.setdefault(record.image_id, set()).add(record.reference)
     unused = [i for i in look.held if i.id in references and i.id not in in_use and _is_ours(i, references[i.id])]
     kept: Counter[str] = Counter()
@@ -95,7 +96,7 @@ def collectable(look: Look, settings: CollectionSettings, now: datetime) -> tupl
         repositories = {repository_of(reference) for reference in references[image.id]}
         spare = all(kept[repository] >= settings.keep_last for repository in repositories)
         kept.update(repositories)
-        if spare and now - last_used[image.id] > settings.keep:
+        if spare and now - last_used[image.id][0] > settings.keep:
             removed.append(image)
     return tuple(removed)
 
@@ -156,6 +157,8 @@ class Collector:
     def _wanted(self, services: Iterable[Service]) -> frozenset[str]:
         wanted: set[str] = set()
         for service in services:
+            if service.deleting:
+                continue
             wanted |= {component.image for component in service.spec.components if component.image}
             try:
                 wanted |= {component.image for component in resolve(service.spec, self._defaults).components}

@@ -141,7 +141,7 @@ class Images:
             if error.message != told:
                 log.warning("newer_image_not_known", image=reference, error=error.message)
             return error.message
-        if reference in self._wanted_by and self._newest.get(reference) != image_id:
+        if image_id and reference in self._wanted_by and self._newest.get(reference) != image_id:
             self._newest[reference] = image_id
             for service in self._wanted_by[reference]:
                 self._wake(service)

@@ -459,7 +459,8 @@ def _json_of(answer: Response) -> Any:
 
 def _image(entry: dict[str, Any]) -> LocalImage:
     try:
-        names, digests = tuple(entry["RepoTags"] or ()), tuple(entry["RepoDigests"] or ())
-        return LocalImage(entry["Id"], names, digests, entry["Digest"])
-    except (LookupError, TypeError) as error:
+        # One that is just being written has nothing but its id.
+        names, digests = tuple(entry.get("RepoTags") or ()), tuple(entry.get("RepoDigests") or ())
+        return LocalImage(entry["Id"], names, digests, entry.get("Digest", ""))
+    except (LookupError, TypeError, AttributeError) as error:
         raise EngineError(Failure.GARBLED, "podman's answer about an image is incomplete") from error

@@ -140,11 +140,12 @@ class Pulls:
         self._settled.pop((image, service), None)
 
     async def ask(self, image: str) -> str:
-        """Pulls what the reference stands for now, and returns its id.
+        """Pulls what the reference stands for now, and returns its id; empty where that is under way already.
 
         Raises EngineError, Transient or CredentialsUnreadable.
         """
-        return await self._fetch(image, _Pull(anew=True))
+        known = self._pulls.get(image)
+        return "" if known is not None and known.running else await self._fetch(image, _Pull(anew=True))
 
     async def run(self) -> None:
         """Pulls what is missed until it is cancelled."""

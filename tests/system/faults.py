@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _HEAD_END = b"\r\n\r\n"
+_TLS = b"\x16"
+"""Begins a greeting in TLS, which is spoken nowhere here."""
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 
 Address = Path | tuple[str, int]
@@ -170,7 +172,7 @@ def _request(client: socket.socket) -> bytes:
     data = b""
     while _HEAD_END not in data:
         piece = client.recv(1 << 16)
-        if not piece:
+        if not piece or (data or piece).startswith(_TLS):
             raise OSError
         data += piece
     head, _, body = data.partition(_HEAD_END)
