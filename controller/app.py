@@ -218,10 +218,14 @@ def _login(registry: ImageRegistrySettings) -> Login:
 
 
 def _guard(settings: Settings) -> Guard:
+    registries = settings.registries.values()
+    secrets = [settings.acme.eab_hmac_file, settings.metacrypt.token_file]
+    secrets += [path for one in registries for path in (one.password_file, one.token_file)]
     private = [
         Private(settings.podman.socket, "podman's socket"),
         Private(settings.api.socket, "the agent's socket"),
         Private(settings.state_dir, "what the agent keeps"),
+        *(Private(path, "a secret of the agent's") for path in secrets),
         Private(settings.mcproxy.cert_dir, "the key of a certificate", shared=True),
         Private(settings.mcproxy.socket, "mc-proxy's socket", shared=True),
     ]
