@@ -6,6 +6,7 @@ in their network and the port inside, both of which its containers hand on. On
 the host's network there is only the port that the peer has now. Pure.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from api.resolve import UNNETWORKED, ResolvedComponent, ResolvedService
@@ -13,15 +14,19 @@ from api.service import Service
 
 
 def variables(service: Service, resolved: ResolvedService, component: ResolvedComponent) -> Mapping[str, str]:
-    """Where the component reaches each route of the others that it can reach; all of them have ports."""
-    return {
-        _name(peer, variable): address
+    """Where the component reaches each route of the others that it can reach; all of them have ports.
+
+    A name that two routes would have, as `db` with a route `admin` and a component `db-admin`, is left out.
+    """
+    named = [
+        (_name(peer, variable), _address(service, component, peer, route.key))
         for peer in resolved.components
         if peer.name != component.name
         for route in peer.routes
-        if (address := _address(service, component, peer, route.key))
         for variable in route.variables
-    }
+    ]
+    often = Counter(name for name, _ in named)
+    return {name: address for name, address in named if address and often[name] == 1}
 
 
 def _name(peer: ResolvedComponent, variable: str) -> str:

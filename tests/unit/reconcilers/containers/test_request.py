@@ -184,6 +184,12 @@ def test_nothing_is_told_of_a_peer_that_cannot_be_reached(network: str) -> None:
     assert peers_of(1, task(network=network)) == {}
 
 
+def test_a_name_that_two_routes_would_have_is_left_out() -> None:
+    db = ComponentSpec.model_validate({"name": "db", "image": "i:1", "routes": [{"name": "admin", "port": 444}]})
+    admin = ComponentSpec.model_validate({"name": "db-admin", "image": "i:1", "routes": [{"port": 445}]})
+    assert peers_of(0, db, admin) == {"PEER_DB": "shop-db:10001"}
+
+
 def test_what_is_told_of_peers_wins_over_the_definition() -> None:
     assert peers_of(1, task(env=["PEER_WEB=mine:1"])) == {"PEER_WEB": "shop-web:10000"}
 
