@@ -1,4 +1,4 @@
-"""A pebble that all tests share, in its worst mood."""
+"""Pebbles that all tests share."""
 
 from collections.abc import Iterator
 
@@ -11,4 +11,11 @@ from stack.pebble import Pebble, pebble
 def moody_pebble() -> Iterator[Pebble]:
     """It refuses half of all good nonces, and never takes an authorization twice."""
     with pebble(environment={"PEBBLE_WFE_NONCEREJECT": "50", "PEBBLE_AUTHZREUSE": "0"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def calm_pebble() -> Iterator[Pebble]:
+    """It likes every nonce: for tests with trouble enough of their own."""
+    with pebble(environment={"PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}) as running:
         yield running

@@ -29,11 +29,11 @@ def nodes(folder: Path, pebble: Pebble, count: int) -> list[AcmeNode]:
     return [AcmeNode(folder / str(n), pebble, challenge_host=f"127.0.0.{10 + n}", turn=turn) for n in range(count)]
 
 
-async def test_the_next_agent_goes_on_with_the_order_wherever_it_was(tmp_path: Path, moody_pebble: Pebble) -> None:
-    before = [moody_pebble.log().count(said) for said in ("Added order", "Issued certificate")]
-    some = nodes(tmp_path, moody_pebble, len(STEPS))
+async def test_the_next_agent_goes_on_with_the_order_wherever_it_was(tmp_path: Path, calm_pebble: Pebble) -> None:
+    before = [calm_pebble.log().count(said) for said in ("Added order", "Issued certificate")]
+    some = nodes(tmp_path, calm_pebble, len(STEPS))
     await asyncio.gather(*(_die_at(node, step) for node, step in zip(some, STEPS, strict=True)))
-    after = [moody_pebble.log().count(said) for said in ("Added order", "Issued certificate")]
+    after = [calm_pebble.log().count(said) for said in ("Added order", "Issued certificate")]
     assert after == [count + len(STEPS) for count in before]
 
 
@@ -56,10 +56,10 @@ async def _die_at(node: AcmeNode, step: str) -> None:
 
 
 async def test_a_pair_of_which_half_was_laid_down_is_mended_by_the_same_certificate(
-    tmp_path: Path, moody_pebble: Pebble
+    tmp_path: Path, calm_pebble: Pebble
 ) -> None:
-    (node,) = nodes(tmp_path, moody_pebble, 1)
-    moody_pebble.lead("half.test", node.challenge_host)
+    (node,) = nodes(tmp_path, calm_pebble, 1)
+    calm_pebble.lead("half.test", node.challenge_host)
     issued = await node.issuer().issue("half.test", timedelta(days=90))
     async with node.agent() as agent:
         await agent.registry.apply(spec("half.test"), actor="test")
@@ -75,10 +75,10 @@ async def test_a_pair_of_which_half_was_laid_down_is_mended_by_the_same_certific
     assert node.leaf("half.test") == issued.chain[0]
 
 
-async def test_killed_at_any_moment_it_has_one_certificate_in_the_end(tmp_path: Path, moody_pebble: Pebble) -> None:
-    before = moody_pebble.log().count("Issued certificate")
-    await asyncio.gather(*(_die_twice(node, seed) for seed, node in enumerate(nodes(tmp_path, moody_pebble, 2))))
-    assert moody_pebble.log().count("Issued certificate") == before + 2
+async def test_killed_at_any_moment_it_has_one_certificate_in_the_end(tmp_path: Path, calm_pebble: Pebble) -> None:
+    before = calm_pebble.log().count("Issued certificate")
+    await asyncio.gather(*(_die_twice(node, seed) for seed, node in enumerate(nodes(tmp_path, calm_pebble, 2))))
+    assert calm_pebble.log().count("Issued certificate") == before + 2
 
 
 async def _die_twice(node: AcmeNode, seed: int) -> None:

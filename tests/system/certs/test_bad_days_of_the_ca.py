@@ -31,19 +31,19 @@ WEIGHTY = ("POST /order-plz", "POST /chalZ", "POST /finalize-order", "POST /cert
 
 
 @pytest.mark.parametrize(
-    ("fault", "steps"), [(hangs_up, STEPS), (fails_after_the_work, STEPS), (breaks_off, WEIGHTY), (hangs, WEIGHTY)]
+    ("fault", "steps"), [(hangs_up, STEPS), (fails_after_the_work, WEIGHTY), (breaks_off, WEIGHTY), (hangs, WEIGHTY)]
 )
 async def test_each_step_can_fail_once(
-    tmp_path: Path, moody_pebble: Pebble, fault: Fault, steps: tuple[str, ...]
+    tmp_path: Path, calm_pebble: Pebble, fault: Fault, steps: tuple[str, ...]
 ) -> None:
-    before = moody_pebble.log().count("Issued certificate")
+    before = calm_pebble.log().count("Issued certificate")
     turn = asyncio.Lock()
     nodes = [
-        AcmeNode(tmp_path / str(number), moody_pebble, challenge_host=f"127.0.0.{20 + number}", turn=turn)
+        AcmeNode(tmp_path / str(number), calm_pebble, challenge_host=f"127.0.0.{20 + number}", turn=turn)
         for number in range(len(steps))
     ]
     await asyncio.gather(*(_fail_once(node, step, fault) for node, step in zip(nodes, steps, strict=True)))
-    assert moody_pebble.log().count("Issued certificate") == before + len(steps)
+    assert calm_pebble.log().count("Issued certificate") == before + len(steps)
 
 
 async def _fail_once(node: AcmeNode, step: str, fault: Fault) -> None:
@@ -59,8 +59,8 @@ async def _fail_once(node: AcmeNode, step: str, fault: Fault) -> None:
     assert (record.error, record.failures) == ("", 0)
 
 
-async def test_a_ca_that_is_away_is_said_so_and_holds_up_nothing_else(tmp_path: Path, moody_pebble: Pebble) -> None:
-    away = AcmeNode(tmp_path, moody_pebble, "https://localhost:9/dir")
+async def test_a_ca_that_is_away_is_said_so_and_holds_up_nothing_else(tmp_path: Path, calm_pebble: Pebble) -> None:
+    away = AcmeNode(tmp_path, calm_pebble, "https://localhost:9/dir")
     async with away.agent() as agent:
         await agent.registry.apply(spec("shop.test"), actor="test")
         (record,) = (await agent.until(Status.FALSE)).certificates
@@ -68,14 +68,14 @@ async def test_a_ca_that_is_away_is_said_so_and_holds_up_nothing_else(tmp_path: 
     assert record.fingerprint == ""
 
 
-async def test_retry_after_holds_for_all_services_and_across_a_restart(tmp_path: Path, moody_pebble: Pebble) -> None:
+async def test_retry_after_holds_for_all_services_and_across_a_restart(tmp_path: Path, calm_pebble: Pebble) -> None:
     def busy(client: object, ask: object) -> None:
         body = b'{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many orders"}'
         head = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 7200\r\n"
         client.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))  # type: ignore[attr-defined]
 
-    with faulty_ca(moody_pebble) as ca:
-        node = AcmeNode(tmp_path, moody_pebble, ca.directory)
+    with faulty_ca(calm_pebble) as ca:
+        node = AcmeNode(tmp_path, calm_pebble, ca.directory)
         with ca.misbehaving("POST /order-plz", busy):
             async with node.agent() as agent:
                 await agent.registry.apply(spec("shop.test"), actor="test")
