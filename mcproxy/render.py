@@ -99,6 +99,8 @@ SERVER = "backend"
 
 # On this host a connection is made within microseconds or not at all. Each try looks at the server's address anew.
 _PATIENT = "\n  retries 60\n  timeout connect 50ms\n  option redispatch 1"
+# TLS with the backend is part of the time to connect.
+_PATIENT_OVER_TLS = "\n  retries 6\n  timeout connect 500ms\n  option redispatch 1"
 
 # A WebSocket's upgrade belongs to HTTP/1.1, whatever else is spoken; few backends know RFC 8441.
 # Idle connections are soon given up: drain.py does so sooner, but cannot where a worker only finishes its connections.
@@ -257,30 +259,32 @@ def _guards(denied: str | None, limit: int, *, proxied: bool) -> str:
 
 def _backend(key: RouteKey, entry: Entry) -> str:
     route = entry.route
-    lines = [_backend_head(backend_name(key, route.mode), route.mode, local=_is_local(entry.upstream.address))]
+    patient = _PATIENT_OVER_TLS if route.backend_tls else _PATIENT
+    patience = patient if _is_local(entry.upstream.address) else ""
+    lines = [_backend_head(backend_name(key, route.mode), route.mode, patience)]
     lines.extend(_denials(route.l7_policies))
     lines.append(f"  server {SERVER} {_server(entry)}")
     return "\n".join(lines) + "\n"
 
 
 def _spare(addr: str, kind: Kind, number: int) -> str:
-    head = _backend_head(spare_name(addr, kind, number), Mode.L4 if kind is Kind.L4 else Mode.L7, local=True)
+    head = _backend_head(spare_name(addr, kind, number), Mode.L4 if kind is Kind.L4 else Mode.L7, _PATIENT)
     return f"{head}\n  server {SERVER} 127.0.0.1:1 disabled{_SPOKEN[kind]}\n"
 
 
 def _elsewhere(addr: str, kind: Kind, addresses: str) -> str:
     looked_up = f"ssl_fc_sni,lower,map_str({addresses})"
     return (
-        f"{_backend_head(elsewhere_name(addr, kind), Mode.L7, local=True)}\n"
+        f"{_backend_head(elsewhere_name(addr, kind), Mode.L7, _PATIENT)}\n"
         f"  http-request set-dst {looked_up},field(1,@)\n"
         f"  http-request set-dst-port {looked_up},field(2,@)\n"
         f"  server {SERVER} 0.0.0.0:0{_SPOKEN[kind]}\n"
     )
 
 
-def _backend_head(name: str, mode: Mode, *, local: bool) -> str:
+def _backend_head(name: str, mode: Mode, patience: str) -> str:
     spoken = "  mode tcp" if mode is Mode.L4 else "  mode http\n  option http-no-delay"
-    return f"\nbackend {name}\n{spoken}{_PATIENT if local else ''}"
+    return f"\nbackend {name}\n{spoken}{patience}"
 
 
 def _is_local(address: str | None) -> bool:
