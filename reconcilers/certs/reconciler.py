@@ -10,8 +10,7 @@ from typing import ClassVar, ParamSpec, TypeVar
 import structlog
 
 from api.conditions import ConditionType, Reason, Status
-from api.errors import InvalidSpec
-from api.resolve import Defaults, resolve
+from api.resolve import Defaults
 from api.service import Certificate, Finalizer, Service
 from reconcilers.base import Action, Claimed, Clock, Plan, Registry, Terminal, Transient
 from reconcilers.certs import pairs, records
@@ -24,6 +23,7 @@ from reconcilers.certs.issuer import IssueFailed, Issuer
 from reconcilers.certs.issuers import Issuers, Obtained
 from reconcilers.certs.model import PROVIDED, Observed, Pair, Policy, Site
 from reconcilers.certs.watch import changes
+from reconcilers.definition import resolved
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -177,10 +177,7 @@ class Certs:
             self._interested.pop(service, None)
 
     def _sites(self, service: Service) -> tuple[Site, ...]:
-        try:
-            desired = resolve(service.spec, self._defaults)
-        except InvalidSpec as error:
-            raise Terminal(Reason.INVALID_SPEC, str(error)) from error
+        desired = resolved(service, self._defaults)
         return planner.sites(desired, self._defaults.zone, str(self._settings.cert_dir))
 
     async def _observe(self, sites: Iterable[Site]) -> dict[str, Pair]:

@@ -89,6 +89,10 @@ class Images:
         """The container for which the image was obtained is made."""
         self._pulls.spend(reference, service)
 
+    def wants_newer(self, service: str) -> frozenset[str]:
+        """The references of which the registries are asked for this service."""
+        return frozenset(reference for reference, services in self._wanted_by.items() if service in services)
+
     def want_newer(self, service: str, references: Collection[str]) -> None:
         """Has the registries asked from now on what these references stand for, and others not for this service."""
         for reference, services in list(self._wanted_by.items()):

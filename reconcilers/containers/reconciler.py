@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
-from api.errors import InvalidSpec
-from api.resolve import Defaults, ResolvedHealth, ResolvedService, resolve
+from api.resolve import Defaults
 from api.service import Component, ContainerState, FieldChange, Finalizer, ServedPort, Service
-from api.spec import PullPolicy
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
 from reconcilers.containers import differences, model
 from reconcilers.containers.actions import (
@@ -32,15 +30,16 @@ from reconcilers.containers.execute import Executor
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.images import Images, ImageSettings
 from reconcilers.containers.model import Observation
-from reconcilers.containers.order import unready
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import plan, plan_deletion
 from reconcilers.containers.podman import Engine, EngineError
 from reconcilers.containers.probe import Prober
 from reconcilers.containers.record import ContainerRegistry, Recorder, observed
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.sight import Sight
 from reconcilers.containers.waiting import Waiting
 from reconcilers.containers.world import World
+from reconcilers.definition import resolved
 
 _SPEAKING = frozenset({Reason.BACKING_OFF, Reason.CONTAINER_FAILED, Reason.ROLLOUT_FAILED, Reason.UNHEALTHY})
 """What a container said last is asked for only where it helps a person."""
@@ -70,26 +69,25 @@ class Containers:
         """`wake` is called with the name of each service that must be looked at again."""
         self._engine = engine
         self._picture = picture
-        self._prober = prober
         self._node = node
         self._defaults = defaults
         self._backoff = backoff
-        self._clock = clock
         self._wake = wake
-        self._registry = registry
-        self._recorder = Recorder(registry, self._known, backoff)
-        self._images = Images(engine, picture, registry, defaults, images or ImageSettings(), clock, wake)
-        self._drains = Drains(clock, wake)
-        self._executor = Executor(registry, engine, picture, self._images, self._drains, node, guard)
         self._guard = guard
+        self._images = Images(engine, picture, registry, defaults, images or ImageSettings(), clock, wake)
+        self._prober = prober
+        self._drains = Drains(clock, wake)
+        self._sight = Sight(node, registry, engine, picture, prober, self._drains, self._images, defaults, clock)
+        self._recorder = Recorder(registry, self._sight.attend, backoff)
+        self._executor = Executor(registry, engine, picture, self._images, self._drains, node, guard)
         self._names: dict[str, set[str]] = {}
         self._blind: set[str] = set()
         self._failed: dict[str, set[str]] = {}
         self._refused: dict[str, dict[str, str]] = {}
-        self._words: dict[str, str] = {}
         self._waiting = Waiting()
         picture.listen(prober.follow)
         picture.listen(self._drains.follow)
+        picture.listen(self._sight.follow)
         picture.listen(self._picture_changed)
         prober.listen(self._changed)
 
@@ -114,32 +112,30 @@ class Containers:
         except Transient:
             self._blind.add(service.name)
             raise
+        world = self._sight.world(observation)
         if service.deleting:
-            self._images.want_newer(service.name, ())
-            return await self._plan_deletion(service, self._world(observation))
-        resolved = self._resolved(service)
-        self._images.want_newer(service.name, _newer(resolved))
-        for component in resolved.components:
+            return await self._plan_deletion(service, world)
+        definition = resolved(service, self._defaults)
+        for component in definition.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
-        self._prober.recall(service.components)
-        if self._prober.expected(service.name) != _checks(resolved):
-            # Not expected here: a dry run plans for a definition that somebody only thinks of.
-            self._recorder.touch(service.name)
-        world = self._world(observation)
         # Before it is looked whether they are ready: whoever becomes so in between is told of.
         leads = self._waits_for_routes(service, world)
-        self._waiting.note(service.name, services=resolved.depends_on, routes=leads)
+        self._waiting.note(service.name, services=definition.depends_on, routes=leads)
         world = replace(
             world,
-            unready=await self._unready(resolved, world),
+            unready=await self._sight.unready(definition, world),
             refused=self._refused.get(service.name, {}),
             failed=frozenset(self._failed.get(service.name, ())),
         )
-        if observed(service, world, self._backoff) != service.components:
+        # Not attended to here: a dry run plans for a definition that somebody only thinks of.
+        watched = self._sight.attends(service.name, definition)
+        if not watched or observed(service, world, self._backoff) != service.components:
             self._recorder.touch(service.name)
-        planned = plan(service, resolved, world, self._backoff)
+        planned = plan(service, definition, world, self._backoff)
         if planned.outcome.reason in _SPEAKING:
-            planned = plan(service, resolved, await self._with_last_words(service, world), self._backoff)
+            world = await self._sight.with_last_words(service.name, world)
+            self._recorder.touch(service.name)
+            planned = plan(service, definition, world, self._backoff)
         self._waiting.note(service.name, services=world.unready, routes=leads)
         return self._guard.admitted(planned)
 
@@ -239,7 +235,7 @@ class Containers:
 
     async def _plan_deletion(self, service: Service, world: World) -> Plan:
         try:
-            components = {component.name: component for component in self._resolved(service).components}
+            components = {component.name: component for component in resolved(service, self._defaults).components}
         except Terminal:
             components = {}
         planned = plan_deletion(service, components, world)
@@ -247,81 +243,20 @@ class Containers:
             return planned
         self._forget(service.name)
         # That nothing is left is said only of what was looked at for it.
-        return plan_deletion(service, components, self._world(await self._picture.refresh()))
+        return plan_deletion(service, components, self._sight.world(await self._picture.refresh()))
 
     def _forget(self, service: str) -> None:
         self._failed.pop(service, None)
         self._refused.pop(service, None)
         self._waiting.note(service, services=(), routes=False)
-        self._prober.expect(service, {})
-
-    def _known(self, service: Service) -> World:
-        """What is known now beside a service that is stored: its containers are asked as its definition says."""
-        self._prober.recall(service.components)
-        if not service.deleting:
-            with suppress(Terminal):
-                self._prober.expect(service.name, _checks(self._resolved(service)))
-        return self._world(self._picture.current())
-
-    def _world(self, observation: Observation) -> World:
-        return World(
-            self._node,
-            observation,
-            self._prober.ready,
-            self._clock(),
-            last_words=self._words,
-            newest=self._images.newest(),
-            unwell=self._prober.unwell,
-            trouble=self._prober.trouble,
-            draining=self._drains.since,
-            busy=self._drains.busy,
-        )
-
-    async def _unready(self, resolved: ResolvedService, world: World) -> dict[str, str]:
-        """The services that are to be ready first and are not, and what is the matter with them."""
-        problems = {}
-        for name in resolved.depends_on:
-            service = await self._registry.service(name)
-            if service is None:
-                problems[name] = "does not exist"
-            elif not service.spec.active:
-                problems[name] = "is stopped"
-            elif waiting := self._unready_containers(service, world):
-                problems[name] = f"is not ready: {', '.join(waiting)}"
-        return problems
-
-    def _unready_containers(self, service: Service, world: World) -> list[str]:
-        try:
-            resolved = self._resolved(service)
-        except Terminal as problem:
-            return [problem.message]
-        # What the registry remembers of them may be from before a reboot.
-        return [component.container_name for component in unready(resolved, resolved.components, world)]
+        self._sight.forget(service)
 
     def _waits_for_routes(self, service: Service, world: World) -> bool:
         """Whether a container may end, or take over, once a route has moved."""
         owned = world.observation.owned(self._node, service.name)
         return any(one.name.endswith(model.NEXT) or (one.running and not service.spec.active) for one in owned)
 
-    def _resolved(self, service: Service) -> ResolvedService:
-        try:
-            return resolve(service.spec, self._defaults)
-        except InvalidSpec as error:
-            raise Terminal(Reason.INVALID_SPEC, f"{error.field}: {error.message}") from error
-
-    async def _with_last_words(self, service: Service, world: World) -> World:
-        for container in world.observation.owned(self._node, service.name):
-            unready = container.running and container.id not in world.ready
-            if container.state is ContainerState.EXITED or unready:
-                # They are a help to a person, and no more.
-                with suppress(EngineError, Transient):
-                    self._words[container.id] = await self._engine.last_words(container.id)
-        self._recorder.touch(service.name)
-        return replace(world, last_words=self._words)
-
     def _picture_changed(self, before: Observation | None, after: Observation | None) -> None:
-        if after is not None:
-            self._words = {key: words for key, words in self._words.items() if key in after.containers}
         if after is None:
             for container in before or ():
                 if container.owned_by(self._node):
@@ -353,16 +288,6 @@ class Containers:
         self._recorder.touch(service)
         for waiting in self._waiting.waiting_for(service):
             self._wake(waiting)
-
-
-def _newer(resolved: ResolvedService) -> tuple[str, ...]:
-    """The images of which it is asked what their tags stand for."""
-    wanted = (component.image for component in resolved.components if component.pull is PullPolicy.NEWER)
-    return tuple(wanted) if resolved.active else ()
-
-
-def _checks(resolved: ResolvedService) -> dict[str, ResolvedHealth | None]:
-    return {component.name: component.health for component in resolved.components}
 
 
 def _running(

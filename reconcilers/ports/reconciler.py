@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
-from api.errors import InvalidSpec
-from api.resolve import Defaults, ResolvedService, resolve
+from api.resolve import Defaults, ResolvedService
 from api.service import Finalizer, Service
 from reconcilers.base import Action, Plan, PortTaken, Registry, Terminal, Transient
+from reconcilers.definition import resolved
 from reconcilers.ports import plan as planner
 from reconcilers.ports.linux import ephemeral_ports, is_bindable
 from reconcilers.ports.plan import Allocate, Node, Reallocate, Release
@@ -60,10 +60,7 @@ class Ports:
         """What to do about the service's ports. Raises Terminal when none is left."""
         if service.deleting:
             return planner.plan_deletion(service)
-        try:
-            desired = resolve(service.spec, self._defaults)
-        except InvalidSpec as error:
-            raise Terminal(Reason.INVALID_SPEC, str(error)) from error
+        desired = resolved(service, self._defaults)
         try:
             return await self._choose(service, desired)
         except Terminal:

@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
-from api.errors import InvalidSpec
-from api.resolve import Defaults, ResolvedService, resolve
+from api.resolve import Defaults, ResolvedService
 from api.service import Finalizer, RouteClaim, Service
 from reconcilers.base import Action, Claimed, Plan, Registry, Terminal
+from reconcilers.definition import resolved
 from reconcilers.routes import plan as planner
 from reconcilers.routes.mcproxy import McProxy
 from reconcilers.routes.model import NOTHING, Hold, Key, Listing, Observed, Program, Withdraw
@@ -42,7 +42,7 @@ class Routes:
         """What to do about the service's routes. Raises Transient while mc-proxy cannot be seen."""
         if service.deleting:
             return planner.plan_deletion(service)
-        desired = self._resolve(service)
+        desired = resolved(service, self._defaults)
         keys = {(claim.listener, claim.hostname) for claim in service.claims}
         keys |= {(route.listener, route.hostname) for route in planner.wanted(desired)}
         observed = Observed(
@@ -86,12 +86,6 @@ class Routes:
         if self._picture is not None:
             self._picture.forget(service.name)
         return NOTHING
-
-    def _resolve(self, service: Service) -> ResolvedService:
-        try:
-            return resolve(service.spec, self._defaults)
-        except InvalidSpec as error:
-            raise Terminal(Reason.INVALID_SPEC, str(error)) from error
 
     async def _holders(self, service: Service, desired: ResolvedService) -> dict[Key, str]:
         own = {(claim.listener, claim.hostname) for claim in service.claims}

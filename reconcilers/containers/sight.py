@@ -1,0 +1,122 @@
+"""What the reconciler sees: one moment of the node, put together from those who watch it."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from api.resolve import Defaults, ResolvedHealth, ResolvedService
+from api.service import ContainerState, Service
+from api.spec import PullPolicy
+from reconcilers.base import Clock, Terminal, Transient
+from reconcilers.containers.drain import Drains
+from reconcilers.containers.images import Images
+from reconcilers.containers.model import Observation
+from reconcilers.containers.order import unready
+from reconcilers.containers.picture import Picture
+from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.probe import Prober
+from reconcilers.containers.record import ContainerRegistry
+from reconcilers.containers.world import World
+from reconcilers.definition import resolved
+
+
+@dataclass(slots=True)
+class Sight:
+    """All who watch the node, and what they say together."""
+
+    node: str
+    registry: ContainerRegistry
+    engine: Engine
+    picture: Picture
+    prober: Prober
+    drains: Drains
+    images: Images
+    defaults: Defaults
+    clock: Clock
+    _words: dict[str, str] = field(default_factory=dict)
+    """The last words of containers that were asked for them, by id."""
+
+    def world(self, observation: Observation) -> World:
+        """What is known beside the containers of `observation`."""
+        return World(
+            self.node,
+            observation,
+            self.prober.ready,
+            self.clock(),
+            last_words=self._words,
+            newest=self.images.newest(),
+            unwell=self.prober.unwell,
+            trouble=self.prober.trouble,
+            draining=self.drains.since,
+            busy=self.drains.busy,
+        )
+
+    def attend(self, service: Service) -> World:
+        """What is known now beside a service that is stored: from here on it is watched as its definition says.
+
+        Raises Transient while the picture is unknown.
+        """
+        self.prober.recall(service.components)
+        if not service.deleting:
+            with suppress(Terminal):
+                definition = resolved(service, self.defaults)
+                self.prober.expect(service.name, checks(definition))
+                self.images.want_newer(service.name, newer(definition))
+        return self.world(self.picture.current())
+
+    def attends(self, service: str, definition: ResolvedService) -> bool:
+        """Whether the service is watched as this definition says."""
+        same = self.prober.expected(service) == checks(definition)
+        return same and self.images.wants_newer(service) == frozenset(newer(definition))
+
+    def forget(self, service: str) -> None:
+        """Watches a service no more."""
+        self.prober.expect(service, {})
+        self.images.want_newer(service, ())
+
+    async def unready(self, definition: ResolvedService, world: World) -> Mapping[str, str]:
+        """The services that are to be ready first and are not, and what is the matter with them."""
+        problems = {}
+        for name in definition.depends_on:
+            service = await self.registry.service(name)
+            if service is None:
+                problems[name] = "does not exist"
+            elif not service.spec.active:
+                problems[name] = "is stopped"
+            elif waiting := self._unready_containers(service, world):
+                problems[name] = f"is not ready: {', '.join(waiting)}"
+        return problems
+
+    def _unready_containers(self, service: Service, world: World) -> list[str]:
+        try:
+            definition = resolved(service, self.defaults)
+        except Terminal as problem:
+            return [problem.message]
+        # What the registry remembers of them may be from before a reboot.
+        return [component.container_name for component in unready(definition, definition.components, world)]
+
+    async def with_last_words(self, service: str, world: World) -> World:
+        """The same, and what the service's containers said that ended or are not ready."""
+        for container in world.observation.owned(self.node, service):
+            silent = container.running and container.id not in world.ready
+            if container.state is ContainerState.EXITED or silent:
+                # They are a help to a person, and no more.
+                with suppress(EngineError, Transient):
+                    self._words[container.id] = await self.engine.last_words(container.id)
+        return replace(world, last_words=self._words)
+
+    def follow(self, _: Observation | None, observation: Observation | None) -> None:
+        """Forgets the words of containers that are gone; an unknown picture changes nothing."""
+        if observation is not None:
+            self._words = {key: words for key, words in self._words.items() if key in observation.containers}
+
+
+def checks(definition: ResolvedService) -> dict[str, ResolvedHealth | None]:
+    """How each component is asked whether it is well."""
+    return {component.name: component.health for component in definition.components}
+
+
+def newer(definition: ResolvedService) -> tuple[str, ...]:
+    """The images of which it is asked what their tags stand for."""
+    wanted = (component.image for component in definition.components if component.pull is PullPolicy.NEWER)
+    return tuple(wanted) if definition.active else ()
