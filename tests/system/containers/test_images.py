@@ -3,10 +3,12 @@
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from reconcilers.containers.collection import CollectionSettings
 from reconcilers.containers.credentials import Credentials, Login
 from reconcilers.containers.images import ImageSettings
 from stack import images
+from stack.host import Host
 from stack.podman import PodmanHost
 from stack.registry import PASSWORD, USER, ImageRegistry, image_registry
 from stack.web import free_port
@@ -41,10 +44,8 @@ def shelf() -> Iterator[ImageRegistry]:
 @pytest.fixture
 def front(shelf: ImageRegistry) -> Iterator[FaultySocket]:
     """Stands before it, and misbehaves."""
-    front = FaultySocket(("127.0.0.1", free_port()), ("127.0.0.1", shelf.port))
-    front.start()
-    yield front
-    front.stop()
+    with _fronting(shelf) as front:
+        yield front
 
 
 @pytest.fixture(scope="module", params=["basic", "token"])
@@ -332,6 +333,45 @@ async def test_what_nothing_uses_any_more_is_removed_and_nothing_else(
         assert left & set(references) == {references[1], references[2], references[3]}
         assert f"localhost/kept-{shelf.port}:v1" in left
         assert answer(await node.until_ready("shop3")) == "mcp-hello old 3\n"
+
+
+def test_whoever_applies_sees_how_far_the_image_is(
+    podman: PodmanHost, folder: Path, make_host: Callable[..., Host]
+) -> None:
+    gate = threading.Event()
+    with image_registry("token") as registry, _fronting(registry) as front:
+        registry.publish(podman, "watched:v1", images.hello("watched"))
+        reference = f"{_address(front)}/watched:v1"
+        how = f'token_file = "{password(folder)}"\ntls_verify = false\n'
+        host = make_host(settings=f'[registries."{_address(front)}"]\n{how}')
+        definition = f'name = "hello"\n[[components]]\nname = "hello"\nimage = "{reference}"\nvolumes = []\n'
+        with front.misbehaving("GET /v2/watched/blobs/", _stops_midway(gate)), _applying(host, definition) as lines:
+            told = next(line for line in lines if "is being pulled" in line)
+            assert told == f"hello waiting: Progressing: the image {reference} is being pulled: 1 layer begun\n"
+            gate.set()
+            assert "hello ready in" in "".join(lines)
+    assert '"digest": "sha256:' in host.mcp("status", "hello", "-o", "json").stdout
+
+
+@contextmanager
+def _applying(host: Host, definition: str) -> Iterator[Iterator[str]]:
+    """What `mcp apply` prints, line by line."""
+    command = [Path(sys.executable).parent / "mcp", "apply", "-f", "-"]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=host.environment | host.names, text=True, **streams) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(definition)
+        process.stdin.close()
+        yield iter(process.stdout)
+
+
+@contextmanager
+def _fronting(registry: ImageRegistry) -> Iterator[FaultySocket]:
+    front = FaultySocket(("127.0.0.1", free_port()), ("127.0.0.1", registry.port))
+    front.start()
+    yield front
+    front.stop()
 
 
 def _address(front: FaultySocket) -> str:
