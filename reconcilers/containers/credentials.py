@@ -94,7 +94,7 @@ def _find(path: Path, repository: str) -> tuple[str, str] | None:
         entries = json.loads(_read(path, source)).get("auths", {})
         fitting = [key for key in entries if f"{repository}/".startswith(f"{key}/")]
         coded = entries[max(fitting, key=len)].get("auth", "") if fitting else ""
-        username, _, password = base64.b64decode(coded).decode().partition(":")
+        username, _, password = base64.b64decode(coded, validate=True).decode().partition(":")
     except (ValueError, AttributeError) as error:
         raise CredentialsUnreadable(f"{path}, named by {source}, is no auth.json") from error
     return (username, password) if coded else None
