@@ -16,10 +16,10 @@ from tests.system.mcproxy.load import Ask, KeepAlive, Load, established, grpc_ch
 from tests.system.mcproxy.load import http2 as http2_client
 
 _SWITCHES = 6
-_NO_LOAD_STOPS_LONGER = 0.5
+_NO_LOAD_STOPS_LONGER = 2.0
 
 
-async def _empties(port: int, *, within: float = 1.5, but: int = 0) -> float:
+async def _empties(port: int, *, within: float = 3, but: int = 0) -> float:
     """After how many seconds the backend has no connections, but so many."""
     started = time.monotonic()
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 ROUTES = ConditionType.ROUTES_PROGRAMMED
 _INTERVAL = 0.5
-_AT_ONCE = 2.0
+_AT_ONCE = 4.0
 """Seconds in which whatever needs no waiting is over on a busy machine."""
 
 
