@@ -61,7 +61,7 @@ class WorkQueue:
         self._processing: set[str] = set()
         self._again: dict[str, tuple[Priority, float]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._failures: dict[str, int] = {}
+        self._failures: dict[str, dict[Backoff, int]] = {}
         self._arrived = asyncio.Event()
         self._shut_down = False
 
@@ -83,10 +83,15 @@ class WorkQueue:
         self._timers[key] = self._loop.call_later(delay, self._due, key)
 
     def retry(self, key: str, backoff: Backoff) -> float:
-        """Counts a failure and has the key worked on when `backoff` says so; returns that wait in seconds."""
-        self._failures[key] = self._failures.get(key, 0) + 1
+        """Counts a failure and has the key worked on when `backoff` says so; returns that wait in seconds.
+
+        Failures with another backoff are others: what is waited for for a
+        moment does not make a failure wait longer that comes of it.
+        """
+        failures = self._failures.setdefault(key, {})
+        failures[backoff] = failures.get(backoff, 0) + 1
         self._metrics.retries.inc()
-        wait = backoff.delay(self._failures[key])
+        wait = backoff.delay(failures[backoff])
         self.add_after(key, wait)
         return wait
 

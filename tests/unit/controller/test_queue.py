@@ -90,6 +90,15 @@ async def test_failures_wait_longer_each_time_until_forgotten() -> None:
     assert queue.retry("a", backoff) < 1.2
 
 
+async def test_a_moment_that_was_waited_for_does_not_make_the_failure_that_comes_of_it_wait_longer() -> None:
+    queue = make_queue()
+    moment, failure = Backoff(first=0.1, most=60.0), Backoff(first=10.0, most=300.0)
+    waits = [(queue.retry("a", moment), queue.retry("a", failure)) for _ in range(3)]
+    for (short, long), times in zip(waits, (1, 2, 4), strict=True):
+        assert 0.1 * times <= short <= 0.11 * times
+        assert 10 * times <= long <= 11 * times
+
+
 async def test_shut_down_ends_waiting_workers_and_drops_delays() -> None:
     queue = make_queue()
     queue.add_after("a", 1)
