@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from stack import images, processes
+from stack import images, processes, web
 from stack.host import ZONE
 from stack.processes import StackError
 from tests.system.agent.rig import Rig, restarted
@@ -132,6 +132,7 @@ async def test_a_dry_run_tells_exactly_what_is_then_done(rig: Rig) -> None:
         told = sorted((action.resource, action.verb, action.description.partition(" ")[2]) for action in planned)
         wish = f", generation {done[0].generation} by test"
         assert told == sorted((e.actor, e.kind, e.message.removesuffix(wish)) for e in done if e.actor != "mcp-agent")
+    web.wait_for(lambda: rig.containers() == [rig.container], seconds=20, what="the end of the container before")
     async with rig.client() as client:
         planned = (await client.delete(rig.name, dry_run=True)).actions
         seen = {event.id for event in await client.events(rig.name)}
