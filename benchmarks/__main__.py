@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import lifecycle, many, standing
+from benchmarks import boot, lifecycle, many, standing, switch
 from benchmarks.figures import Result
 from benchmarks.report import Report
 
@@ -13,7 +13,9 @@ BENCHMARKS: Final[Mapping[str, Callable[[], list[Result]]]] = {
     "killed": lifecycle.killed,
     "removed": lifecycle.removed,
     "drift": lifecycle.drift,
+    "switch": switch.switch,
     "twenty": many.twenty,
+    "boot": boot.boot,
     "idle": standing.idle,
     "restart": standing.restart,
     "commands": standing.commands,

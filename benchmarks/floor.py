@@ -74,6 +74,11 @@ class Podman:
         """Ends and removes a container, without grace."""
         self._call("DELETE", f"/containers/{container}?force=true&timeout=0")
 
+    def started(self, container: str) -> datetime:
+        """When a container was last started."""
+        state = self._call("GET", f"/containers/{container}/json")["State"]
+        return datetime.fromisoformat(state["StartedAt"])
+
     def kill(self, container: str) -> None:
         """Has the kernel end its first process, without the engine; returns when it and all in it ended."""
         pid = int(self._call("GET", f"/containers/{container}/json")["State"]["Pid"])
@@ -124,10 +129,10 @@ class Floor:
         port = self._ports.setdefault(name, free_port())
         return self.podman.create(name, self._network, port, **more)
 
-    def route(self, name: str) -> None:
-        """Has the proxy route the container's hostname to it."""
+    def route(self, name: str, instead_of: str = "") -> None:
+        """Has the proxy route the container's hostname to it, or that of another one."""
         route = admin_pb2.Route(
-            hostname=self.hostname(name),
+            hostname=self.hostname(instead_of or name),
             backend=f"127.0.0.1:{self._ports[name]}",
             mode="l7",
             tls_cert=str(self._certificate),
@@ -140,6 +145,11 @@ class Floor:
         container = self.create(name, **more)
         self.podman.start(container)
         return container
+
+    def listens(self, name: str) -> bool:
+        """Whether connections to the container are accepted."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._ports[name])) == 0
 
     def serve(self, name: str, **more: Any) -> str:
         """All of it: a container and the route to it; returns the container's id."""

@@ -5,16 +5,17 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from api import manifest
 from api.client import Client
+from api.conditions import ConditionType, Status
 from api.service import Service
-from api.spec import ServiceSpec
 from stack import images
 from stack.host import ZONE, Host, temporary_host
 from stack.layout import Layout
@@ -43,14 +44,18 @@ def host(settings: str = "") -> Iterator[Host]:
             yield made
 
 
-def definition(host: Host, name: str) -> str:
+def definition(
+    host: Host, name: str, *, image: str = images.HELLO, needs: Iterable[str] = (), strategy: str = "recreate"
+) -> str:
     """The smallest useful service: one container, reached by HTTPS under its own name."""
     return f"""\
 name = "{name}"
+depends_on = {list(needs)}
 [[components]]
 name = "web"
-image = "{images.HELLO}"
+image = "{image}"
 volumes = []
+update.strategy = "{strategy}"
 [[components.routes]]
 port = {host.address[1]}
 mode = "l7"
@@ -127,13 +132,22 @@ class Agent:
         self._runner.run(self._client.__aexit__(None, None, None))
         self._runner.close()
 
-    def apply(self, name: str) -> None:
+    def apply(self, name: str, **more: Any) -> None:
         """Hands over the definition of that name; returns when the agent has stored it."""
-        self._runner.run(self._client.apply(self._spec(name)))
+        spec = manifest.load(definition(self._host, name, **more), name).spec
+        self._runner.run(self._client.apply(spec))
 
     def service(self, name: str) -> Service:
         """The service as the agent knows it."""
         return self._runner.run(self._client.get(name))
+
+    def ready(self, name: str) -> Service:
+        """The service, once it is ready."""
+        return self._runner.run(asyncio.wait_for(self._ready(name), _PATIENCE))
+
+    def containers(self, name: str) -> list[str]:
+        """The names of the containers that it has of the service."""
+        return [one.name for one in self._runner.run(self._client.containers()) if one.owned and one.service == name]
 
     def delete_all_but(self, kept: str) -> None:
         """Has every other service deleted; returns when all of them are gone."""
@@ -143,6 +157,13 @@ class Agent:
         client = Client(f"unix://{self._host.agent_socket}", actor="benchmarks")
         await client.services()
         return client
+
+    async def _ready(self, name: str) -> Service:
+        async for seen in self._client.watch([name]):
+            ready = seen.service and seen.service.condition(ConditionType.READY)
+            if seen.service and ready and ready.status is Status.TRUE:
+                return seen.service
+        raise Impatient(f"the agent ended before {name} was ready")
 
     async def _delete_all_but(self, kept: str) -> None:
         for service in await self._client.services():
@@ -155,6 +176,3 @@ class Agent:
             left -= {seen.deleted, kept}
             if (seen.synced or seen.deleted) and not left:
                 return
-
-    def _spec(self, name: str) -> ServiceSpec:
-        return manifest.load(definition(self._host, name), name).spec
