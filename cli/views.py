@@ -82,7 +82,8 @@ def _reason(service: Service) -> str:
     if ready is None or ready.observed_generation < service.generation:
         return f"{Reason.PENDING}: generation {service.generation} has not been looked at yet"
     if ready.status is Status.TRUE:
-        return ""
+        flapping = service.condition(ConditionType.FLAPPING)
+        return f"{Reason.FLAPPING}: {flapping.message}" if flapping and flapping.status is Status.TRUE else ""
     return f"{ready.reason}: {ready.message}" if ready.message else str(ready.reason)
 
 

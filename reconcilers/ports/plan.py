@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from api.conditions import Reason, Status
 from api.resolve import ResolvedService
-from api.service import Finalizer, PortAllocation, Service
+from api.service import FieldChange, Finalizer, PortAllocation, Service
 from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan, Terminal
 
 # Whatever may still lead to a port has to go before the port is given to somebody else.
@@ -63,6 +63,10 @@ class Reallocate(PortAction):
         if self.port == self.old:
             return f"try port {self.port} for {self.subject} once more"
         return f"allocate port {self.port} to {self.subject} (port {self.old} is taken by somebody else)"
+
+    def differences(self) -> tuple[FieldChange, ...]:
+        """The port, where it is another one."""
+        return () if self.port == self.old else (FieldChange(path="port", old=str(self.old), new=str(self.port)),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,14 @@ async def test_status_shows_desired_beside_observed(mcp: Mcp) -> None:
     ]
 
 
+async def test_a_service_that_flaps_says_so_though_it_is_ready(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    mcp.plane.turn("hello", ConditionType.FLAPPING, Status.TRUE, Reason.FLAPPING, "routes were mended 10 times")
+    assert (await mcp("status")).lines[1].endswith("  Flapping: routes were mended 10 times")
+    mcp.plane.turn("hello", ConditionType.FLAPPING, Status.FALSE, Reason.CONVERGED, "nothing had to be mended")
+    assert "Flapping" not in (await mcp("status")).stdout
+
+
 async def test_status_of_nothing_says_so(mcp: Mcp) -> None:
     assert (await mcp("status")).stdout == "node rift has no services\n"
 
