@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.conditions import Reason, Status
 from api.resolve import Defaults, resolve
-from api.service import Component, Finalizer, PortAllocation, RouteClaim, Service
+from api.service import Component, FieldChange, Finalizer, PortAllocation, RouteClaim, Service
 from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec, Strategy, UpdateSpec
 from reconcilers.base import Plan, Terminal
 from reconcilers.ports.plan import Allocate, Node, Reallocate, Release, assume, given, is_settled, plan, plan_deletion
@@ -91,6 +91,7 @@ def test_a_contested_port_is_replaced_by_another_one() -> None:
     service = newborn(spec({"web": ["http"]}), ports=(allocation("http", 20001, contested=True),))
     (action,) = decide(service, Node(20000, 20002, frozenset({20000}), range(0))).actions
     assert action == Reallocate("web", "http", 20002, old=20001)
+    assert action.differences() == (FieldChange(path="port", old="20001", new="20002"),)
     assert action.describe() == "allocate port 20002 to web/http (port 20001 is taken by somebody else)"
 
 
