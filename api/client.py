@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from api import errors, metadata
+from api.access_client import AccessClient
 from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
+from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
 from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
 from api.spec import ServiceSpec
@@ -28,16 +30,29 @@ Answer = TypeVar("Answer")
 class Client:
     """One agent, over its Unix socket (`unix:///path`) or TLS (`host:port`, with the CA's file).
 
-    `timeout` is in seconds, for each call that is not a stream. Use as an
-    async context manager.
+    `timeout` is in seconds, for each call that is not a stream. `token` is shown
+    over TLS alone, and so is the `certificate`: the files of its chain and its
+    key. Over the socket `actor` is who we are. Use as an async context manager.
     """
 
-    def __init__(self, address: str, *, actor: str, ca_file: str | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        actor: str,
+        ca_file: str | None = None,
+        timeout: float = 10.0,
+        token: str | None = None,
+        certificate: tuple[str, str] | None = None,
+    ) -> None:
         self.address = address
         self._timeout = timeout
-        self._metadata = ((metadata.ACTOR, actor.encode()),)
-        self._channel = _channel(address, ca_file)
+        self._metadata: tuple[tuple[str, str | bytes], ...] = ((metadata.ACTOR, actor.encode()),)
+        if token is not None and not address.startswith("unix:"):
+            self._metadata += ((metadata.CREDENTIALS, metadata.bearer(token)),)
+        self._channel = _channel(address, ca_file, certificate)
         self._stub = ControlPlaneServiceStub(self._channel)
+        self.access = AccessClient(AccessServiceStub(self._channel), self._ask)
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,6 +132,9 @@ class Client:
         answer = await self._call(self._stub.GetNodeStatus(request, metadata=self._metadata, timeout=self._timeout))
         return from_wire(answer.node, NodeStatus)
 
+    async def _ask(self, method: Any, request: Any) -> Any:
+        return await self._call(method(request, metadata=self._metadata, timeout=self._timeout))
+
     async def _call(self, call: Awaitable[Answer]) -> Answer:
         with self._translated():
             return await call
@@ -135,16 +153,21 @@ class Client:
             raise errors.Unreachable(f"the connection to the agent at {self.address} was closed") from error
 
 
-def _channel(address: str, ca_file: str | None) -> grpc.aio.Channel:
+def _channel(address: str, ca_file: str | None, certificate: tuple[str, str] | None) -> grpc.aio.Channel:
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     if address.startswith("unix:"):
         # Without it the socket's path would be sent as the authority, percent-encoded.
         return grpc.aio.insecure_channel(address, [*options, ("grpc.default_authority", "localhost")])
+    root = _read("CA file", ca_file) if ca_file else None
+    chain, key = (_read("client certificate", path) for path in certificate) if certificate else (None, None)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(root, key, chain), options)
+
+
+def _read(what: str, path: str) -> bytes:
     try:
-        root = Path(ca_file).read_bytes() if ca_file else None
+        return Path(path).read_bytes()
     except OSError as error:
-        raise errors.Refused(f"the CA file {ca_file} cannot be read: {error.strerror}") from error
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(root), options)
+        raise errors.Refused(f"the {what} {path} cannot be read: {error.strerror}") from error
 
 
 def _watched(message: pb.WatchServicesResponse) -> Watched:

@@ -6,6 +6,9 @@
     ├── StaleGeneration     somebody else changed it meanwhile      ABORTED              exit 5
     ├── NotFound            there is no such service                NOT_FOUND            exit 5
     ├── Unreachable         the agent does not answer               UNAVAILABLE          exit 4
+    ├── Unauthenticated     nobody knows who calls                  UNAUTHENTICATED      exit 5
+    ├── Forbidden           it is known who, who may not            PERMISSION_DENIED    exit 5
+    ├── TooMany             more at once than one caller may        RESOURCE_EXHAUSTED   exit 5
     ├── TimedOut            it did not converge in time             DEADLINE_EXCEEDED    exit 3
     └── RegistryUnavailable the registry cannot be read or written  UNAVAILABLE          exit 4
 
@@ -70,6 +73,27 @@ class NotFound(McpError):
     """There is no such service."""
 
     code = grpc.StatusCode.NOT_FOUND
+    exit_code = ExitCode.REFUSED
+
+
+class Unauthenticated(McpError):
+    """The caller showed no credentials, or none that hold."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    exit_code = ExitCode.REFUSED
+
+
+class Forbidden(McpError):
+    """It is known who calls, and that role may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    exit_code = ExitCode.REFUSED
+
+
+class TooMany(McpError):
+    """The caller has as many calls open, or failed as often, as one caller may."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
     exit_code = ExitCode.REFUSED
 
 

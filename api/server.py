@@ -5,7 +5,8 @@ interceptor is the only place that knows how an error travels.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from inspect import isawaitable
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from api import metadata
+from api.access import caller
 from api.complaints import complaints
 from api.control_plane import DEFAULT_EVENTS, ControlPlane
 from api.errors import InvalidSpec, McpError
@@ -24,6 +26,7 @@ from api.spec import ServiceSpec
 from api.wire import from_wire, to_wire
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 log = structlog.get_logger("api")
 
@@ -38,7 +41,7 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
         """Stores a definition, or says what that would change."""
         applied = await self._plane.apply(
             _spec(request),
-            actor=_actor(context),
+            actor=actor(context),
             dry_run=request.dry_run,
             expected_generation=request.expected_generation if request.HasField("expected_generation") else None,
         )
@@ -53,7 +56,7 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
         """Marks a service for deletion, or says what that would take away."""
         deleted = await self._plane.delete(
             request.name,
-            actor=_actor(context),
+            actor=actor(context),
             dry_run=request.dry_run,
             expected_generation=request.expected_generation if request.HasField("expected_generation") else None,
         )
@@ -123,8 +126,10 @@ def _spec(request: pb.ApplyServiceRequest) -> ServiceSpec:
         raise InvalidSpec(first.field, first.message) from error
 
 
-def _actor(context: Context) -> str:
-    return metadata.read(context.invocation_metadata(), metadata.ACTOR) or "unknown"
+def actor(context: Context) -> str:
+    """Who calls: as the door knows them, or as they say themselves where there is no door."""
+    known = caller()
+    return known.name if known else metadata.read(context.invocation_metadata(), metadata.ACTOR) or "unknown"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -132,29 +137,55 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Wraps the handler of either kind of call that this API has."""
+    ) -> Handler:
+        """Wraps the handler of any kind of call."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/mcp."):
-            return handler
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(method, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(method, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        if handler is None:
+            return handler  # type: ignore[return-value]  # gRPC says so of what nobody serves
+        method, behavior = handler_call_details.method, behavior_of(handler)
+        return rewrapped(handler, _guard_unary(method, behavior), _guard_stream(method, behavior))
 
 
-def _guard_unary(method: str, behavior: Any) -> Callable[[Message, Context], Awaitable[Message]]:
-    async def guarded(request: Message, context: Context) -> Message:
+def behavior_of(handler: Handler) -> Any:
+    """What the handler calls, whatever its kind."""
+    return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+
+_KINDS: Final = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""By whether requests and answers are streams."""
+
+
+def rewrapped(handler: Handler, unary: Any, stream: Any, *, raw: bool = False) -> Handler:
+    """A handler of the same kind that calls `unary`, or `stream` where the answer is one.
+
+    With `raw` it is handed the requests as they came, in bytes.
+    """
+    return _KINDS[handler.request_streaming, handler.response_streaming](
+        stream if handler.response_streaming else unary,
+        request_deserializer=None if raw else handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+async def answers(behavior: Any, request: Any, context: Context) -> AsyncIterator[Message]:
+    """What a behavior answers with a stream. One that writes to its context itself yields nothing here."""
+    answered = behavior(request, context)
+    if isawaitable(answered):
+        await answered
+        return
+    async for answer in answered:
+        yield answer
+
+
+def _guard_unary(method: str, behavior: Any) -> Callable[[Any, Context], Awaitable[Message]]:
+    async def guarded(request: Any, context: Context) -> Message:
         try:
             answer: Message = await behavior(request, context)
         except Exception as error:  # every error must reach the caller as a status
@@ -165,10 +196,10 @@ def _guard_unary(method: str, behavior: Any) -> Callable[[Message, Context], Awa
     return guarded
 
 
-def _guard_stream(method: str, behavior: Any) -> Callable[[Message, Context], AsyncIterator[Message]]:
-    async def guarded(request: Message, context: Context) -> AsyncIterator[Message]:
+def _guard_stream(method: str, behavior: Any) -> Callable[[Any, Context], AsyncIterator[Message]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Message]:
         try:
-            async for answer in behavior(request, context):
+            async for answer in answers(behavior, request, context):
                 yield answer
         except Exception as error:  # every error must reach the caller as a status
             await _abort(method, context, error)
