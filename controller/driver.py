@@ -224,7 +224,8 @@ class Driver:
         if look is None or wait is None or known is None or known.next_look_at is None:
             return condition
         as_it_was = replace(condition, next_look_at=known.next_look_at)
-        same = abs((look - known.next_look_at).total_seconds()) < _WORTH_TELLING
+        # Of what is two months away nobody asks for the minute.
+        same = abs((look - known.next_look_at).total_seconds()) < max(_WORTH_TELLING, wait / 100)
         periodic = run.failure is None and wait < _WORTH_WRITING
         return as_it_was if (same or periodic) and as_it_was.is_known_of(run.service) else condition
 
