@@ -45,7 +45,7 @@ class Drains:
         if container.id in self._since:
             return
         self._since[container.id] = self._clock()
-        if await _is_busy(container):
+        if await is_busy(container):
             self._busy.add(container.id)
             self._begun.put_nowait(container)
 
@@ -70,12 +70,13 @@ class Drains:
         while container.id in self._busy:
             await asyncio.sleep(pause)
             pause = min(pause * _GROWTH, _MOST)
-            if not await _is_busy(container):
+            if not await is_busy(container):
                 self._busy.discard(container.id)
                 self._wake(container.service)
 
 
-async def _is_busy(container: ContainerObservation) -> bool:
+async def is_busy(container: ContainerObservation) -> bool:
+    """Whether anybody is connected to a route of the container, or that cannot be told."""
     try:
         return await asyncio.to_thread(open_connections, container.pid, frozenset(container.listens_on)) > 0
     except OSError:

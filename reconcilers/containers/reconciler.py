@@ -114,12 +114,14 @@ class Containers:
             raise
         world = self._sight.world(observation)
         if service.deleting:
-            return await self._plan_deletion(service, world)
+            return await self._plan_deletion(service, await self._sight.with_connections(service.name, world))
         definition = resolved(service, self._defaults)
         for component in definition.components:
             self._names.setdefault(component.container_name, set()).add(service.name)
         # Before it is looked whether they are ready: whoever becomes so in between is told of.
         leads = self._waits_for_routes(service, world)
+        if leads:
+            world = await self._sight.with_connections(service.name, world)
         self._waiting.note(service.name, services=definition.depends_on, routes=leads)
         world = replace(
             world,

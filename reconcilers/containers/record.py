@@ -110,7 +110,7 @@ def _message(container: ContainerObservation, world: World) -> str:
         case ContainerState.RUNNING if container.id in world.unwell:
             return world.unwell[container.id]
         case ContainerState.RUNNING if container.id not in world.ready:
-            return world.trouble.get(container.id, "is not ready yet")
+            return world.trouble.get(container.id, "does not listen yet" if container.routes else "is not ready yet")
         case _:
             return ""
 

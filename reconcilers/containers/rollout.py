@@ -69,11 +69,13 @@ def step(
 def drained(
     component: ResolvedComponent, found: ContainerObservation, world: World, cause: str, *, led_to: bool = False
 ) -> Drain | timedelta | None:
-    """What to do before a container is ended: drain it, wait so long, or, None, nothing.
+    """What to do before a container is ended: drain it, wait so long, or, None, nothing, as nobody is connected.
 
     `led_to`: a route may still bring it new connections, but will not for long.
     """
     if not found.running or not found.routes or not component.update.drain:
+        return None
+    if not led_to and found.id not in world.busy:
         return None
     since = world.draining.get(found.id)
     if since is None:
@@ -85,7 +87,7 @@ def drained(
             patience=component.update.drain,
         )
     left = since + component.update.drain - world.now
-    return left if (led_to or found.id in world.busy) and left > timedelta() else None
+    return left if left > timedelta() else None
 
 
 def remove(found: ContainerObservation, cause: str, folder: str = "", *, outlived: bool = False) -> Remove:

@@ -8,7 +8,7 @@ from api.resolve import Defaults, ResolvedHealth, ResolvedService
 from api.service import ContainerState, Service
 from api.spec import PullPolicy
 from reconcilers.base import Clock, Terminal, Transient
-from reconcilers.containers.drain import Drains
+from reconcilers.containers.drain import Drains, is_busy
 from reconcilers.containers.images import Images
 from reconcilers.containers.model import Observation
 from reconcilers.containers.order import unready
@@ -94,6 +94,13 @@ class Sight:
             return [problem.message]
         # What the registry remembers of them may be from before a reboot.
         return [component.container_name for component in unready(definition, definition.components, world)]
+
+    async def with_connections(self, service: str, world: World) -> World:
+        """The same, and who is connected to the service's containers, where one of them may have to end."""
+        running = [one for one in world.observation.owned(self.node, service) if one.running and one.routes]
+        unwatched = [one for one in running if one.id not in world.draining]
+        busy = [one.id for one in unwatched if await is_busy(one)]
+        return replace(world, busy=world.busy.union(busy))
 
     async def with_last_words(self, service: str, world: World) -> World:
         """The same, and what the service's containers said that ended or are not ready."""

@@ -29,7 +29,7 @@ class World:
     draining: Mapping[str, datetime] = field(default_factory=dict)
     """Since when containers that shall end get no new connections, by id."""
     busy: frozenset[str] = frozenset()
-    """The ids of those among them that have open connections, or where that cannot be told."""
+    """The ids of containers that may have to end and have open connections, or where that cannot be told."""
     unready: Mapping[str, str] = field(default_factory=dict)
     """The services that this one depends on and that are not ready, and why."""
     refused: Mapping[str, str] = field(default_factory=dict)

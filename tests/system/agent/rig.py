@@ -22,6 +22,7 @@ from stack.admin import Table
 from stack.host import ZONE, Host
 from stack.layout import Layout
 from stack.podman import PodmanHost
+from tests.system.containers.node import without_aside
 
 QUICK: Final = {
     "MCP_MCPROXY_INTERVAL_SECONDS": "0.5",
@@ -203,10 +204,11 @@ class Rig:
         """One thing that podman knows of a container."""
         return self.podman.run("inspect", "--format", template, container or self.container).strip()
 
-    def containers(self, *filters: str) -> list[str]:
-        """The names of this node's containers."""
+    def containers(self, *filters: str, aside: bool = False) -> list[str]:
+        """The names of this node's containers, `aside`: with those that an update set aside for some seconds."""
         wanted = [f"--filter=label={model.NODE}={self.host.node}", *(f"--filter={one}" for one in filters)]
-        return sorted(self.podman.run("ps", "--all", "--format", "{{.Names}}", *wanted).split())
+        names = self.podman.run("ps", "--all", "--format", "{{.Names}}", *wanted).split()
+        return sorted(names) if aside else without_aside(names)
 
     def files(self) -> list[str]:
         """The names of the files in the folder of certificates."""
@@ -214,7 +216,7 @@ class Rig:
 
     def remove_containers(self) -> None:
         """Takes away what a test left of this node."""
-        if names := self.containers():
+        if names := self.containers(aside=True):
             self.podman.run("rm", "--force", "--time", "0", *names)
 
 

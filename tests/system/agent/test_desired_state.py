@@ -57,7 +57,7 @@ async def test_inactive_stops_and_keeps_and_active_starts_the_same_again(rig: Ri
     before = await rig.until_ready()
     await rig.apply(rig.spec().model_copy(update={"active": False}))
     await rig.until_reason(ConditionType.READY, Reason.STOPPED)
-    stopped = await rig.until(lambda s: _is_put_away(s))
+    stopped = await rig.until(_is_put_away)
     assert stopped.components[0].container_id == before.components[0].container_id
     assert (rig.containers(), rig.table.hostnames()) == ([rig.container], [])
     assert stopped.ports == before.ports

@@ -81,7 +81,7 @@ async def until(holds: Callable[[], bool], seconds: float) -> None:
 
 async def until_alone(rig: Rig, seconds: float = 30) -> None:
     """Returns once there is one container, under its own name."""
-    await until(lambda: rig.containers() == [rig.container], seconds)
+    await until(lambda: rig.containers(aside=True) == [rig.container], seconds)
 
 
 async def test_blue_green_loses_no_request(rig: Rig) -> None:
@@ -173,7 +173,7 @@ async def test_an_agent_killed_in_the_middle_of_an_update_ends_it(rig: Rig, stra
     await updated(rig, rig.spec(update=update))
     await rig.apply(rig.spec(image=images.HELLO_NEXT, update=update))
     beside = f"{rig.container}.{'next' if strategy == 'blue-green' else 'old'}"
-    await until(lambda: beside in rig.containers(), 20)
+    await until(lambda: beside in rig.containers(aside=True), 20)
     rig.kill_agent()
     rig.start_agent()
     await rig.until_ready()

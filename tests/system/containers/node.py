@@ -5,7 +5,7 @@ import os
 import signal
 import urllib.request
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
+from reconcilers.containers import model
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.health import Checks
 from reconcilers.containers.images import ImageSettings
@@ -126,9 +127,17 @@ class Node:
         return self.podman("inspect", "--format", template, name)
 
     def names(self, service: str) -> list[str]:
-        """The names of the containers that carry the service's label."""
+        """The names of the containers that carry the service's label, but of those set aside by an update."""
         label = f"label=net.metacircular.mcp.service={service}"
-        return sorted(self.podman("ps", "--all", "--filter", label, "--format", "{{.Names}}").split())
+        return without_aside(self.podman("ps", "--all", "--filter", label, "--format", "{{.Names}}").split())
+
+
+def without_aside(names: Iterable[str]) -> list[str]:
+    """The names in order, without those of containers that are kept for some seconds beside their successors."""
+    known = set(names)
+    return sorted(
+        name for name in known if name.removesuffix(model.OLD) == name or name.removesuffix(model.OLD) not in known
+    )
 
 
 @asynccontextmanager

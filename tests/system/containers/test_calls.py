@@ -76,6 +76,7 @@ async def test_a_call_that_hangs_is_given_up_and_made_again(behind: Node, engine
         await behind.until_ready("alpha")
         await behind.apply(web("alpha", env=["A=1"]))
         assert "A=1" in answer(await behind.until_ready("alpha"), "/cgi-bin/env")
+        await behind.until_event("alpha", "removed")
         assert hits() == 1
     assert behind.names("alpha") == ["alpha-web"]
 

@@ -17,6 +17,7 @@ from tests.unit.reconcilers.containers.worlds import (
     decide,
     noted,
     requests,
+    routed,
     shop,
     stranger,
     task,
@@ -170,11 +171,22 @@ def test_a_component_that_failed_holds_up_no_other() -> None:
 def test_inactive_stops_what_runs_keeps_it_and_creates_nothing() -> None:
     service = shop(web(), task(), active=False)
     plan = decide(service, world(container(requests(service)["web"])))
-    assert [(type(action), action.subject) for action in plan.actions] == [(Drain, "shop-web")]
-    assert (plan.outcome.status, plan.outcome.reason) == (Status.FALSE, Reason.STOPPED)
-    running = world(container(requests(service)["web"]))
-    plan = decide(service, carried_out(running, plan.actions))
     assert [(type(action), action.subject) for action in plan.actions] == [(Stop, "shop-web")]
+    assert (plan.outcome.status, plan.outcome.reason) == (Status.FALSE, Reason.STOPPED)
+
+
+def test_a_stop_waits_for_the_route_and_for_open_connections_but_not_for_ever() -> None:
+    service = shop(active=False)
+    seen = world(container(requests(service)["web"]))
+    led_to = routed(noted(shop(), seen)).model_copy(update={"spec": service.spec})
+    for waiting, here in ((led_to, seen), (service, replace(seen, busy=frozenset({"id-shop-web"})))):
+        plan = decide(waiting, here)
+        assert [(type(action), action.subject) for action in plan.actions] == [(Drain, "shop-web")]
+        draining = carried_out(here, plan.actions)
+        plan = decide(waiting, draining)
+        assert (plan.actions, plan.outcome.requeue_after) == ((), timedelta(seconds=30))
+        plan = decide(waiting, replace(draining, now=NOW + timedelta(seconds=30)))
+        assert [(type(action), action.subject) for action in plan.actions] == [(Stop, "shop-web")]
 
 
 def stopped(service: Service) -> Service:
@@ -285,7 +297,7 @@ def test_a_deletion_removes_all_of_ours_and_the_folder_with_the_last_of_them() -
     service = deleting(shop(web(), task(), task(name="other", volumes=())), Finalizer.CONTAINERS)
     made = [container(request) for request in requests(service).values()]
     seen = world(*made, stranger("shop-more"))
-    plan = decide(service, replace(seen, draining={c.id: NOW for c in made}))
+    plan = decide(service, seen)
     removals = [(action.subject, action.folder) for action in plan.actions if isinstance(action, Remove)]
     assert removals == [("shop-other", ""), ("shop-task", ""), ("shop-web", "/srv/shop")]
     assert decide(service, world(stranger("shop-more"))).actions == ()

@@ -116,11 +116,11 @@ def test_a_ready_one_waits_for_its_routes_then_settles_then_drains_the_old_one_t
     settling = decide(led, here)
     assert (settling.actions, settling.outcome.requeue_after) == ((), SETTLES)
 
-    later = replace(here, now=NOW + SETTLES)
+    later = replace(here, now=NOW + SETTLES, busy=frozenset({"old"}))
     draining = decide(led, later)
     assert kinds(draining) == [Drain]
 
-    busy = replace(later, draining={"old": NOW}, busy=frozenset({"old"}))
+    busy = replace(later, draining={"old": NOW})
     patient = decide(led, busy)
     assert (patient.actions, patient.outcome.requeue_after) == ((), timedelta(seconds=27))
 
