@@ -9,6 +9,7 @@ from api.service import Certificate, Change, Component, Event, Finalizer, RouteC
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.desired import DesiredState
+from controller.registry.doors import Doors
 from controller.registry.engines import Mode
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
@@ -38,6 +39,7 @@ class Registry:
         self._desired = DesiredState(node, self._timeline)
         self._observed = ObservedState(node, self._timeline)
         self._images = PulledImages(node)
+        self.doors = Doors(store, node, clock)
 
     @classmethod
     async def open(cls, url: str, node: str, *, clock: Clock = utc_now) -> Self:

@@ -211,3 +211,38 @@ class EventRow(Base):
     kind: Mapped[str]
     message: Mapped[str]
     drift: Mapped[bool]
+
+
+class TokenRow(Base):
+    """A token that this node's agent made; of the secret itself there is only its hash."""
+
+    __tablename__ = "tokens"
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """One call that wrote, or was refused. Rows are added and, once old, dropped; none is ever changed."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "node", "id"), Index(None, "node", "service", "id"))
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    node: Mapped[str]
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    role: Mapped[str]
+    address: Mapped[str]
+    how: Mapped[str]
+    method: Mapped[str]
+    service: Mapped[str]
+    generation: Mapped[int]
+    outcome: Mapped[str]
+    detail: Mapped[str]
