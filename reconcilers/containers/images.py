@@ -95,6 +95,8 @@ class Images:
 
     def want_newer(self, service: str, references: Collection[str]) -> None:
         """Has the registries asked from now on what these references stand for, and others not for this service."""
+        # What a digest stands for never changes.
+        references = [reference for reference in references if "@" not in reference]
         for reference, services in list(self._wanted_by.items()):
             services.discard(service)
             if not services and reference not in references:

@@ -52,7 +52,7 @@ _KINDS: Final = (
 )
 
 # By which a registry's own answer is told from the lack of one.
-_DENIALS: Final = (*SHUT_OUT, "denied", "manifest unknown", "name unknown", "name invalid", "not found")
+_DENIALS: Final = (*SHUT_OUT, "denied: ", "manifest unknown", "name unknown", "name invalid", "not found")
 
 # What happens inside a container, or to its files, changes nothing that a listing shows.
 _SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})

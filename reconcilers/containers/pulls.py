@@ -52,7 +52,7 @@ class _Pull:
     failure: str = ""
     """Why the last attempt failed; empty before the first has ended."""
     denied: bool = False
-    """Whether the registry answered, and said no."""
+    """Whether the registry answered, and said no, or could not even be asked as the settings have it."""
     layers: int = 0
     stage: str = ""
     """How far the attempt is, in words."""
@@ -169,7 +169,7 @@ class Pulls:
                 # They know it already; each tries again when its backoff says so.
                 pull.waiting.clear()
             pull.failure = error.message
-            pull.denied = not isinstance(error, Transient) and getattr(error, "failure", None) is not Failure.REFUSED
+            pull.denied = _is_a_no(error)
         else:
             del self._pulls[image]
             now = asyncio.get_running_loop().time()
@@ -212,6 +212,14 @@ class Pulls:
         except (EngineError, Transient, RegistryUnavailable) as error:
             # It is here all the same, and will never be taken for garbage.
             log.warning("pull_not_recorded", image=image, id=image_id, error=error.message)
+
+
+def _is_a_no(error: EngineError | Transient | CredentialsUnreadable) -> bool:
+    match error:
+        case EngineError():
+            return error.failure is Failure.DENIED
+        case _:
+            return isinstance(error, CredentialsUnreadable)
 
 
 def _progressing(image: str, pull: _Pull) -> Transient:

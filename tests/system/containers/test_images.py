@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def auth_json(registry: ImageRegistry) -> str:
     return json.dumps({"auths": {registry.address: {"auth": coded}}})
 
 
+def serves(digest: str, service: Service) -> bool:
+    """Whether the first container is of that image, and ready."""
+    return service.components[0].digest == digest and service.components[0].ready
+
+
 def containers_message(service: Service) -> str:
     """What the condition says."""
     condition = service.condition(ConditionType.CONTAINERS_RUNNING)
@@ -106,6 +112,17 @@ async def test_an_image_behind_a_password_comes_with_its_digest_and_the_password
     said = capfd.readouterr()
     coded = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     assert not any(secret in text for secret in (PASSWORD, coded) for text in (told, said.out, said.err))
+
+
+async def test_a_rootless_engine_is_given_the_password_too(rootless_podman: PodmanHost, folder: Path) -> None:
+    with image_registry("token") as registry:
+        reference = registry.publish(rootless_podman, "rootless:v1", images.hello("rootless"))
+        login = Login(USER, str(password(folder)), tls_verify=False)
+        how = ImageSettings(Credentials({registry.address: login}))
+        async with running_node(rootless_podman, folder, images=how) as node:
+            await node.apply(web("shop", reference))
+            assert answer(await node.until_ready("shop")) == "mcp-hello rootless\n"
+            await node.delete_all()
 
 
 async def test_a_wrong_password_is_one_sentence_and_the_right_one_counts_as_soon_as_it_is_written(
@@ -135,6 +152,7 @@ async def test_who_says_nothing_is_told_where_to_say_it(podman: PodmanHost, run:
         )
 
 
+@pytest.mark.parametrize("locked", ["token"], indirect=True)
 async def test_the_files_of_docker_and_podman_are_heeded(
     podman: PodmanHost, folder: Path, run: Run, locked: ImageRegistry
 ) -> None:
@@ -191,19 +209,18 @@ async def test_always_asks_before_each_creation_and_makes_do_without_an_answer(
     reference = shelf.publish(podman, "always:v1", images.hello("first"))
     async with run({shelf.address: PLAIN}) as node:
         await node.apply(web("shop", reference, pull="always"))
-        first = await node.until_ready("shop")
+        await node.until_ready("shop")
         asked = shelf.asked_for("always:v1")
         shelf.publish(podman, "always:v1", images.hello("second"))
         node.podman("rm", "--force", "shop-web")
-        second = await node.until("shop", lambda s: s.components[0].digest != first.components[0].digest)
-        assert second.components[0].digest == shelf.digest("always:v1")
-        assert answer(await node.until_ready("shop")) == "mcp-hello second\n"
+        second = await node.until("shop", partial(serves, shelf.digest("always:v1")))
+        assert answer(second) == "mcp-hello second\n"
         assert shelf.asked_for("always:v1") == 2 * asked
         shelf.stop()
         try:
             node.podman("rm", "--force", "shop-web")
-            await node.until("shop", lambda s: s.components[0].container_id not in ("", _id(second)))
-            assert answer(await node.until_ready("shop")) == "mcp-hello second\n"
+            third = await node.until("shop", lambda s: s.components[0].ready and _id(s) != _id(second))
+            assert answer(third) == "mcp-hello second\n"
         finally:
             shelf.start()
     assert "registry_does_not_answer" in capfd.readouterr().out
@@ -242,8 +259,8 @@ async def test_a_tag_that_moved_replaces_the_container_where_that_is_asked_for(
         before = [await node.until_ready(name) for name in ("one", "two", "three")]
         shelf.publish(podman, "moving:v1", images.hello("after"))
         for name in ("one", "two"):
-            await node.until(name, lambda s: s.components[0].digest == shelf.digest("moving:v1"))
-            assert answer(await node.until_ready(name)) == "mcp-hello after\n"
+            after = await node.until(name, partial(serves, shelf.digest("moving:v1")))
+            assert answer(after) == "mcp-hello after\n"
             events = await node.registry.events(name)
             assert [e.message for e in events if e.kind == "replaced"] == [f"{name}-web: the tag {reference} moved"]
         assert answer(await node.until_ready("three")) == "mcp-hello before\n"

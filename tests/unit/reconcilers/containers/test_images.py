@@ -131,8 +131,9 @@ async def test_always_asks_once_for_each_container(world: World, images: Images)
         images.used("shop", "i:1")
 
 
-async def test_without_an_answer_what_is_here_is_used_each_time(world: World, images: Images) -> None:
-    world.held["i:1"], world.stands_for["i:1"] = "abc", REFUSED
+@pytest.mark.parametrize("failure", [Failure.REFUSED, Failure.GARBLED])
+async def test_without_an_answer_what_is_here_is_used_each_time(world: World, images: Images, failure: Failure) -> None:
+    world.held["i:1"], world.stands_for["i:1"] = "abc", EngineError(failure, "refused")
     for count in (1, 2):
         assert await obtained(images, ALWAYS) == PULLING
         assert [await obtained(images, ALWAYS), await obtained(images, ALWAYS)] == ["abc", "abc"]
@@ -187,6 +188,13 @@ async def test_what_nobody_wants_to_know_any_more_is_not_asked(
     images.want_newer("a", ["i:1"])
     await asyncio.sleep(400)
     assert images.newest() == {"i:1": "abc", "i:2": "abc"}
+
+
+@pytest.mark.looptime
+async def test_a_digest_is_not_asked_for(world: World, images: Images, looptime: looptime.LoopTimeProxy) -> None:
+    images.want_newer("a", ["i@sha256:0"])
+    await asyncio.sleep(1000)
+    assert world.asked == []
 
 
 @pytest.mark.looptime
