@@ -29,10 +29,10 @@ class MemoryEngine:
         """Makes or changes a container, without a word."""
         self.containers[container.id] = container
 
-    def tell(self, container_id: str, action: str = "start") -> None:
+    def tell(self, container_id: str, action: str = "start", *, of_image: bool = False) -> None:
         """Sends an event to whoever is subscribed."""
         for stream in self._streams:
-            stream.put_nowait(EngineEvent(container_id, action))
+            stream.put_nowait(EngineEvent(container_id, action, of_image))
 
     def break_off(self) -> None:
         """Ends all event streams."""

@@ -13,6 +13,7 @@ from api.conditions import Reason
 from reconcilers.base import Transient
 from reconcilers.containers.credentials import Access
 from reconcilers.containers.podman import Engine, EngineError, EngineSettings, Failure
+from reconcilers.containers.references import LocalImage
 from tests.unit.reconcilers.containers.test_listing import entry
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
@@ -216,6 +217,32 @@ async def test_events_that_fall_silent_end_and_those_inside_a_container_are_not_
     inside = EVENT.replace(b"start", b"exec_died").replace(b"abc", b"inside")
     async with engine(socket, STREAM + EVENT + inside + EVENT, then="silence") as client:
         assert await heard(client) == ["abc", "abc"]
+
+
+async def test_events_of_images_are_told_apart(socket: Path) -> None:
+    of_image = EVENT.replace(b"{", b'{"Type": "image", ', 1)
+    async with engine(socket, STREAM + EVENT + of_image, then="silence") as client, client.events() as events:
+        assert [event.of_image async for event in events] == [False, True]
+
+
+async def test_images_are_read_as_far_as_they_are_told(socket: Path) -> None:
+    writing = {"Id": "1", "RepoTags": None}
+    whole = {"Id": "2", "RepoTags": ["r.x/a:1"], "RepoDigests": ["r.x/a@sha256:0"], "Digest": "sha256:0"}
+    async with engine(socket, answered(json.dumps([writing, whole]).encode())) as client:
+        assert await client.images() == (
+            LocalImage("1"),
+            LocalImage("2", ("r.x/a:1",), ("r.x/a@sha256:0",), "sha256:0"),
+        )
+    async with engine(socket, answered(b"no such image", "404 Not Found")) as client:
+        assert await client.image("r.x/a:1") is None
+
+
+@pytest.mark.parametrize("body", [b"[{}]", b"[7]", b"{", b"[null]"])
+async def test_images_that_cannot_be_read_are_an_error(socket: Path, body: bytes) -> None:
+    async with engine(socket, answered(body)) as client:
+        with pytest.raises(EngineError) as error:
+            await client.images()
+    assert error.value.failure is Failure.GARBLED
 
 
 async def test_an_engine_that_refuses_events_is_unreachable(socket: Path) -> None:

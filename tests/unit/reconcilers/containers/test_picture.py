@@ -66,6 +66,21 @@ async def watching(engine: MemoryEngine, **timing: float) -> AsyncIterator[Seen]
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_what_happens_to_an_image_is_passed_on_and_costs_no_listing() -> None:
+    engine, heard = MemoryEngine(ours("a")), asyncio.Queue[str]()
+    async with watching(engine) as seen:
+        seen.picture.listen_to_images(lambda: heard.put_nowait("something"))
+        listings = len(engine.lists)
+        engine.tell("sha256:0", "pull", of_image=True)
+        async with asyncio.timeout(1):
+            await heard.get()
+        assert len(engine.lists) == listings
+        engine.break_off()
+        # What happened while nobody listened may have been anything.
+        async with asyncio.timeout(1):
+            await heard.get()
+
+
 async def test_before_the_first_listing_it_is_unknown() -> None:
     picture = Picture(cast(Engine, MemoryEngine()), NODE, PictureSettings())
     with pytest.raises(Transient) as unknown:
