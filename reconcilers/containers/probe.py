@@ -133,7 +133,8 @@ class Prober:
                 continue
             if known.ready and known.started_at == watch.container.started_at:
                 watch.succeeded()
-                watch.told = watch.shown
+                # Required: it may have been looked at before anybody recalled it.
+                self._tell(watch)
 
     def expected(self, service: str) -> Mapping[str, ResolvedHealth | None]:
         """How the service's containers are asked, by component; empty where nobody said."""

@@ -112,6 +112,8 @@ class Containers:
         except Transient:
             self._blind.add(service.name)
             raise
+        # Nobody may have attended to the service yet since the agent started.
+        self._prober.recall(service.components)
         world = self._sight.world(observation)
         if service.deleting:
             return await self._plan_deletion(service, await self._sight.with_connections(service.name, world))
