@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import random
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -72,6 +72,30 @@ class ProbeSettings:
     """Intervals differ by up to this share, so that many containers are not asked at the same time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """How the containers of one service are asked."""
+
+    checks: Mapping[str, ResolvedHealth | None]
+    """By component; None: whether it listens."""
+    spared: frozenset[str] = frozenset()
+    """The ids of containers that were made for an earlier wish: they are asked as before, or whether they listen."""
+
+    def check_of(self, container: ContainerObservation) -> ResolvedHealth | None:
+        """How that container is asked, where nobody asked it before."""
+        return None if container.id in self.spared else self.checks.get(container.component)
+
+    def changes(self, before: "Expectation", container: ContainerObservation) -> bool:
+        """Whether the container is asked otherwise than before."""
+        if container.id in self.spared:
+            return before is NOTHING
+        was_spared = before is NOTHING or container.id in before.spared
+        return was_spared or before.checks.get(container.component) != self.checks.get(container.component)
+
+
+NOTHING: Final = Expectation({})
+
+
 class Prober:
     """Which containers are ready. `follow` and `expect` say what to ask; `run` asks."""
 
@@ -80,7 +104,7 @@ class Prober:
         self._asking = asking
         self._settings = settings
         self._listeners: list[Callable[[str], None]] = []
-        self._checks: dict[str, Mapping[str, ResolvedHealth | None]] = {}
+        self._expected: dict[str, Expectation] = {}
         self._watches: dict[str, Watch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._arrivals: asyncio.Queue[tuple[Watch, float]] = asyncio.Queue()
@@ -129,37 +153,36 @@ class Prober:
         """
         for known in components:
             watch = self._watches.get(known.container_id)
-            if watch is None or watch.container.service in self._checks:
+            if watch is None or watch.container.service in self._expected:
                 continue
             if known.ready and known.started_at == watch.container.started_at:
                 watch.succeeded()
                 # Required: it may have been looked at before anybody recalled it.
                 self._tell(watch)
 
-    def expected(self, service: str) -> Mapping[str, ResolvedHealth | None]:
-        """How the service's containers are asked, by component; empty where nobody said."""
-        return self._checks.get(service, {})
+    def expected(self, service: str) -> Expectation:
+        """What is expected of the service's containers; nothing where nobody said."""
+        return self._expected.get(service, NOTHING)
 
-    def expect(self, service: str, checks: Mapping[str, ResolvedHealth | None]) -> None:
-        """Says how the service's containers are asked from now on, by component: without a check where it is None.
+    def expect(self, service: str, expectation: Expectation) -> None:
+        """Says how the service's containers are asked from now on.
 
         What is known already costs nothing. A changed check holds for running
         containers; whoever was ready stays so until it fails. Nothing at all
         is expected of a service that is gone.
         """
-        before = self._checks.get(service)
-        if before == checks:
+        before = self._expected.get(service, NOTHING)
+        if before == expectation:
             return
-        if not checks:
-            self._checks.pop(service, None)
+        if not expectation.checks:
+            self._expected.pop(service, None)
             return
-        self._checks[service] = dict(checks)
+        self._expected[service] = expectation
         for old in [watch for watch in self._watches.values() if watch.container.service == service]:
-            component = old.container.component
-            if before is None or before.get(component) != checks.get(component):
+            if expectation.changes(before, old.container):
                 new = Watch(old.container, old.began, ready=old.ready, told=old.told)
                 # Those that an agent finds running are not all asked at once.
-                self._watch(new, spread=before is None and old.ready)
+                self._watch(new, spread=before is NOTHING and old.ready)
                 self._tell(new)
 
     async def run(self) -> None:
@@ -180,9 +203,9 @@ class Prober:
         container = watch.container
         self._forget(container.id)
         self._watches[container.id] = watch
-        if container.service not in self._checks:
+        if container.service not in self._expected:
             return
-        watch.check = self._checks[container.service].get(container.component)
+        watch.check = self._expected[container.service].check_of(container)
         if watch.check is not None:
             pause = random() * watch.check.interval if spread else 0.0  # noqa: S311  # not a secret
             self._arrivals.put_nowait((watch, pause))

@@ -132,7 +132,7 @@ class Containers:
             failed=frozenset(self._failed.get(service.name, ())),
         )
         # Not attended to here: a dry run plans for a definition that somebody only thinks of.
-        watched = self._sight.attends(service.name, definition)
+        watched = self._sight.attends(service, definition, observation)
         if not watched or observed(service, world, self._backoff) != service.components:
             self._recorder.touch(service.name)
         planned = plan(service, definition, world, self._backoff)

@@ -18,6 +18,7 @@ from api.spec import PullPolicy
 from api.units import size
 from reconcilers.containers import model, peers
 from reconcilers.containers.limits import limits
+from reconcilers.containers.model import ContainerObservation
 
 _SECRETS: Final = "/run/secrets"
 
@@ -80,6 +81,16 @@ def missing_ports(service: Service, component: ResolvedComponent, slot: int = 0)
         if not _usable(service, peer.name, route.key, 0)
     )
     return own + others
+
+
+def is_outdated(
+    service: Service, resolved: ResolvedService, component: ResolvedComponent, found: ContainerObservation, node: str
+) -> bool:
+    """Whether a container of the component was asked for otherwise than it would be now."""
+    if missing_ports(service, component, found.slot):
+        return True
+    wanted = request_for(service, resolved, component, node, found.slot)
+    return found.labels.get(model.SPEC_HASH) != wanted.spec_hash
 
 
 def request_for(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from api.resolve import Defaults, ResolvedHealth, ResolvedService
+from api.resolve import Defaults, ResolvedService
 from api.service import ContainerState, Service
 from api.spec import PullPolicy
 from reconcilers.base import Clock, Terminal, Transient
@@ -14,8 +14,9 @@ from reconcilers.containers.model import Observation
 from reconcilers.containers.order import unready
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.podman import Engine, EngineError
-from reconcilers.containers.probe import Prober
+from reconcilers.containers.probe import NOTHING, Expectation, Prober
 from reconcilers.containers.record import ContainerRegistry
+from reconcilers.containers.request import is_outdated
 from reconcilers.containers.world import World
 from reconcilers.definition import resolved
 
@@ -60,18 +61,20 @@ class Sight:
         if not service.deleting:
             with suppress(Terminal):
                 definition = resolved(service, self.defaults)
-                self.prober.expect(service.name, checks(definition))
+                observation = self.picture.current()
+                self.prober.expect(service.name, _expectation(service, definition, self.node, observation))
                 self.images.want_newer(service.name, newer(definition))
         return self.world(self.picture.current())
 
-    def attends(self, service: str, definition: ResolvedService) -> bool:
+    def attends(self, service: Service, definition: ResolvedService, observation: Observation) -> bool:
         """Whether the service is watched as this definition says."""
-        same = self.prober.expected(service) == checks(definition)
-        return same and self.images.wants_newer(service) == frozenset(newer(definition))
+        expected = _expectation(service, definition, self.node, observation)
+        same = self.prober.expected(service.name) == expected
+        return same and self.images.wants_newer(service.name) == frozenset(newer(definition))
 
     def forget(self, service: str) -> None:
         """Watches a service no more."""
-        self.prober.expect(service, {})
+        self.prober.expect(service, NOTHING)
         self.images.want_newer(service, ())
 
     async def unready(self, definition: ResolvedService, world: World) -> Mapping[str, str]:
@@ -118,9 +121,19 @@ class Sight:
             self._words = {key: words for key, words in self._words.items() if key in observation.containers}
 
 
-def checks(definition: ResolvedService) -> dict[str, ResolvedHealth | None]:
-    """How each component is asked whether it is well."""
-    return {component.name: component.health for component in definition.components}
+def _expectation(service: Service, definition: ResolvedService, node: str, observation: Observation) -> Expectation:
+    """How the service's containers are asked whether they are well.
+
+    What a definition expects of its containers it cannot expect of those from
+    before: a wrong check must not take down what goes on serving.
+    """
+    components = {component.name: component for component in definition.components}
+    spared = frozenset(
+        one.id
+        for one in observation.owned(node, service.name)
+        if one.component in components and is_outdated(service, definition, components[one.component], one, node)
+    )
+    return Expectation({name: component.health for name, component in components.items()}, spared)
 
 
 def newer(definition: ResolvedService) -> tuple[str, ...]:

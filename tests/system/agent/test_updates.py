@@ -131,6 +131,20 @@ async def test_a_blue_green_update_that_fails_leaves_the_old_one_serving_and_say
     rig.until_it_answers("mcp-hello v1.0.1")
 
 
+async def test_a_wrong_check_in_a_new_definition_leaves_the_old_one_alone(rig: Rig) -> None:
+    await updated(rig, rig.spec(update=BLUE_GREEN))
+    before = await rig.get()
+    wrong = {"http": "/nope", "interval": "500ms", "retries": 1}
+    await rig.apply(rig.spec(image=images.HELLO_NEXT, health=wrong, update=BLUE_GREEN | {"deadline": "3s"}))
+    condition = await rig.until_reason(RUNNING, Reason.ROLLOUT_FAILED)
+    assert "GET /nope answered 404" in condition.message
+    await until_alone(rig)
+    after = await rig.get()
+    assert (after.components[0].started_at, after.components[0].restarts) == (before.components[0].started_at, 0)
+    assert after.components[0].ready
+    assert rig.answers()
+
+
 async def test_a_recreation_that_fails_brings_the_old_one_back(rig: Rig) -> None:
     await updated(rig, rig.spec())
     before = await rig.get()

@@ -17,7 +17,7 @@ from reconcilers.base import Transient
 from reconcilers.containers.health import Unwell
 from reconcilers.containers.model import COMPONENT as COMPONENT_LABEL
 from reconcilers.containers.model import MANAGED_BY, MANAGER, NODE, ROUTES, SERVICE, ContainerObservation, Observation
-from reconcilers.containers.probe import Prober, ProbeSettings
+from reconcilers.containers.probe import Expectation, Prober, ProbeSettings
 from tests.unit.reconcilers.containers.conftest import Starter
 
 pytestmark = pytest.mark.looptime
@@ -101,7 +101,7 @@ class Scene:
         self.prober.follow(before, self._observation)
 
     def expect(self, **checks: ResolvedHealth | None) -> None:
-        self.prober.expect("shop", checks)
+        self.prober.expect("shop", Expectation(checks))
 
     async def answer(self, name: str, answer: Exception | None) -> None:
         """Returns once the only container that is asked has given this answer, once."""
@@ -273,7 +273,7 @@ def _control_group(pid: int) -> str:
 async def test_a_process_that_ended_is_not_unwell(scene: Scene, start: Starter) -> None:
     process = start()
     group = _control_group(process.pid)
-    scene.prober.expect("shop", {"a": health(retries=1, interval=1.0)})
+    scene.prober.expect("shop", Expectation({"a": health(retries=1, interval=1.0)}))
     scene.show(running(id=group, pid=process.pid))
     await asyncio.sleep(2)
     scene.answers[group] = REFUSED
@@ -340,3 +340,29 @@ async def test_a_failure_in_ever_other_words_is_told_once_a_second_at_most(scene
         scene.answers["a"] = Unwell(f"try {n}")
         await asyncio.sleep(0.05)
     assert 8 <= len(scene.told) <= 11
+
+
+async def test_who_was_made_for_an_earlier_wish_is_asked_as_before(scene: Scene) -> None:
+    """A wrong check in a new definition must not take down what goes on serving."""
+    scene.show(running("a"))
+    scene.expect(a=health(interval=1.0))
+    await scene.answer("a", None)
+    scene.prober.expect("shop", Expectation({"a": health(interval=100.0)}, frozenset({"a"})))
+    await asyncio.sleep(10)
+    assert scene.times() > 8
+    scene.prober.expect("shop", Expectation({"a": health(interval=100.0)}))
+    await asyncio.sleep(1)
+    asked = scene.times()
+    await asyncio.sleep(50)
+    assert scene.times() == asked
+
+
+async def test_who_was_made_for_an_earlier_wish_and_never_asked_only_has_to_listen(scene: Scene) -> None:
+    scene.prober.expect("shop", Expectation({"a": health(retries=1, interval=1.0)}, frozenset({"a"})))
+    scene.answers["a"] = None
+    scene.show(running("a"))
+    await asyncio.sleep(1)
+    assert scene.prober.ready == {"a"}
+    scene.answers["a"] = REFUSED
+    await asyncio.sleep(10)
+    assert (scene.prober.ready, scene.prober.unwell) == ({"a"}, {})
