@@ -166,7 +166,7 @@ async def test_a_tag_is_asked_for_again_and_again_once_for_all_who_want_to_know(
     assert images.newest() == {"i:1": "abc"}
     world.woken.clear()
     world.stands_for["i:1"] = "def"
-    await asyncio.sleep(360)
+    await asyncio.sleep(370)
     assert images.newest() == {"i:1": "def"}
     assert sorted(world.woken) == ["a", "b"]
 
