@@ -12,7 +12,7 @@ import grpc.aio
 
 from api import errors, metadata
 from api.access_client import AccessClient
-from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
@@ -85,6 +85,26 @@ class Client:
             service=from_wire(answer.service, Service),
             actions=tuple(from_wire(action, PlannedAction) for action in answer.actions),
         )
+
+    async def suspend(self, name: str, *, reason: str = "") -> Looked:
+        """Has a service left alone until it is resumed. Raises NotFound."""
+        request = pb.SuspendServiceRequest(name=name, reason=reason)
+        timeout = self._timeout + DEFAULT_LOOK_SECONDS
+        answer = await self._call(self._stub.SuspendService(request, metadata=self._metadata, timeout=timeout))
+        return Looked(from_wire(answer.service, Service), tuple(answer.late))
+
+    async def resume(self, name: str) -> Service:
+        """Has a service converged again. Raises NotFound."""
+        request = pb.ResumeServiceRequest(name=name)
+        answer = await self._call(self._stub.ResumeService(request, metadata=self._metadata, timeout=self._timeout))
+        return from_wire(answer.service, Service)
+
+    async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
+        """Has all reconcilers look at a service, and answers when they did. Raises NotFound."""
+        request = pb.ReconcileServiceRequest(name=name, within_seconds=within)
+        timeout = self._timeout + within
+        answer = await self._call(self._stub.ReconcileService(request, metadata=self._metadata, timeout=timeout))
+        return Looked(from_wire(answer.service, Service), tuple(answer.late))
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""

@@ -91,6 +91,8 @@ class Reason(StrEnum):
     """The node's policy does not allow what the definition asks for; the message names the setting."""
     FLAPPING = "Flapping"
     """Too many corrections in a short time: something undoes what MCP does, or the service cannot live."""
+    SUSPENDED = "Suspended"
+    """It differs from what is defined, and is left alone until somebody resumes it; the message says what is due."""
     CONFLICT = "Conflict"
     """A name is held by another service or by a stranger, which stays untouched."""
     PORTS_EXHAUSTED = "PortsExhausted"
@@ -118,6 +120,7 @@ _NEEDS_A_PERSON = frozenset(
         Reason.CONTAINER_FAILED,
         Reason.ROLLOUT_FAILED,
         Reason.FORBIDDEN,
+        Reason.SUSPENDED,
         Reason.CONFLICT,
         Reason.PORTS_EXHAUSTED,
         Reason.LISTENER_MISSING,

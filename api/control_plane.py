@@ -8,6 +8,8 @@ from api.service import Change, Container, Event, FieldChange, NodeStatus, Plann
 from api.spec import ServiceSpec
 
 DEFAULT_EVENTS = 100
+DEFAULT_LOOK_SECONDS = 30.0
+"""So long `reconcile` may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,16 @@ class Deleted:
     service: Service
     actions: tuple[PlannedAction, ...] = ()
     """What the reconcilers would do, in order; in a dry run only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The answer of the reconcilers that looked at a service."""
+
+    service: Service
+    """With the conditions that they found."""
+    late: tuple[str, ...] = ()
+    """The reconcilers that have not looked in time; they will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,18 @@ class ControlPlane(Protocol):
         self, name: str, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
     ) -> Deleted:
         """Marks a service for deletion. Raises NotFound."""
+        ...
+
+    async def suspend(self, name: str, *, actor: str, reason: str = "") -> Looked:
+        """Has a service left alone; nothing is done to it any more but by those that are late. Raises NotFound."""
+        ...
+
+    async def resume(self, name: str, *, actor: str) -> Service:
+        """Has a service converged again. Raises NotFound."""
+        ...
+
+    async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
+        """Has all reconcilers look at a service, and answers when they did, or after that many seconds."""
         ...
 
     async def get(self, name: str) -> Service:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from api import metadata
 from api.access import caller
 from api.complaints import complaints
-from api.control_plane import DEFAULT_EVENTS, ControlPlane
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, ControlPlane
 from api.errors import InvalidSpec, McpError
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import service_pb2
@@ -64,6 +64,23 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
             service=to_wire(deleted.service, service_pb2.Service()),
             actions=[to_wire(action, service_pb2.PlannedAction()) for action in deleted.actions],
         )
+
+    async def SuspendService(self, request: pb.SuspendServiceRequest, context: Context) -> pb.SuspendServiceResponse:
+        """Has a service left alone."""
+        looked = await self._plane.suspend(request.name, actor=actor(context), reason=request.reason)
+        return pb.SuspendServiceResponse(service=to_wire(looked.service, service_pb2.Service()), late=looked.late)
+
+    async def ResumeService(self, request: pb.ResumeServiceRequest, context: Context) -> pb.ResumeServiceResponse:
+        """Has a service converged again."""
+        service = await self._plane.resume(request.name, actor=actor(context))
+        return pb.ResumeServiceResponse(service=to_wire(service, service_pb2.Service()))
+
+    async def ReconcileService(
+        self, request: pb.ReconcileServiceRequest, context: Context
+    ) -> pb.ReconcileServiceResponse:
+        """Has a service looked at now."""
+        looked = await self._plane.reconcile(request.name, within=request.within_seconds or DEFAULT_LOOK_SECONDS)
+        return pb.ReconcileServiceResponse(service=to_wire(looked.service, service_pb2.Service()), late=looked.late)
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
         """One service."""

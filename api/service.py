@@ -121,6 +121,15 @@ class RouteClaim(Model):
     """Fingerprint of the certificate that mc-proxy was last told to use."""
 
 
+class Suspension(Model):
+    """Who has a service left alone, since when and why: it is looked at, and nothing is done to it."""
+
+    actor: str
+    at: datetime
+    reason: str = ""
+    """In the words of whoever asked for it."""
+
+
 class Service(Model):
     """A service in the registry."""
 
@@ -136,6 +145,8 @@ class Service(Model):
     created_at: datetime
     updated_at: datetime
     deletion_requested_at: datetime | None = None
+    suspended: Suspension | None = None
+    """Set: no reconciler does anything to it until somebody resumes it."""
     finalizers: tuple[Finalizer, ...] = ()
     conditions: tuple[Condition, ...] = ()
     ports: tuple[PortAllocation, ...] = ()
@@ -257,6 +268,13 @@ class PartStatus(Model):
     detail: str
 
 
+class UndefinedService(Model):
+    """Containers that carry this node's labels, of a service that the registry does not know; they are left alone."""
+
+    name: str
+    containers: int
+
+
 class NodeStatus(Model):
     """The agent and what it depends on."""
 
@@ -265,4 +283,6 @@ class NodeStatus(Model):
     started_at: datetime
     services: int
     ready: int
+    suspended: int = 0
     parts: tuple[PartStatus, ...] = ()
+    undefined: tuple[UndefinedService, ...] = ()

@@ -20,7 +20,10 @@ _COMMANDS = {
     "events": "Show what happened, why, and who caused it.",
     "export": "Print a service's definition.",
     "ps": "List the containers of a node, ours or not.",
+    "reconcile": "Have services looked at now, and say what was found.",
+    "resume": "Have services converged again that were suspended.",
     "status": "Show services, or all about one.",
+    "suspend": "Leave services alone until they are resumed.",
     "version": "Show the versions of this command and of the agent.",
     "watch": "Follow services as they change.",
 }

@@ -113,6 +113,27 @@ class EventsReport(Model):
     events: tuple[Event, ...]
 
 
+class LookedService(Model):
+    """A service, and who looked at it."""
+
+    service: Service
+    """With the conditions that were found."""
+    late: tuple[str, ...] = ()
+    """The reconcilers that have not looked in time; they will."""
+
+
+class LookedServices(Model):
+    """`mcp suspend` and `mcp reconcile`"""
+
+    services: tuple[LookedService, ...]
+
+
+class ResumedServices(Model):
+    """`mcp resume`"""
+
+    services: tuple[Service, ...]
+
+
 class WatchLine(Model):
     """`mcp watch`: one of these a line, with exactly one field that is neither null nor empty."""
 

@@ -65,7 +65,12 @@ async def _one(settings: Settings, name: str) -> int:
         service, events = await asyncio.gather(client.get(name), client.events(name, limit=_EVENTS))
         actions, unplanned = await _planned(client, service)
     now = datetime.now(UTC)
-    for row in (status_view.headline(service, now), status_view.origin(service, now)):
+    about = (
+        status_view.headline(service, now),
+        *status_view.suspension(service, now),
+        status_view.origin(service, now),
+    )
+    for row in about:
         output.line(row.text, row.style)
     output.line("")
     output.page(list(status_view.rows(service, actions, unplanned, events, now)))

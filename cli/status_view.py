@@ -6,6 +6,7 @@ from datetime import datetime
 from api.conditions import Condition, ConditionType, Reason, Status
 from api.service import Certificate, Component, ContainerState, Event, PlannedAction, RouteClaim, Service
 from api.spec import container_name
+from cli import views
 from cli.output import Row
 from cli.reports import SHORT
 from cli.views import action_lines, age, event_line, event_style, is_ready, span
@@ -34,6 +35,13 @@ def headline(service: Service, now: datetime) -> Row:
         return Row("", f"{name}: stopped{since}, as defined", _ASIDE)
     style = _BAD if ready.reason.needs_a_person else _WAITS
     return Row("", f"{name}: not ready{since}: {ready.reason}", style)
+
+
+def suspension(service: Service, now: datetime) -> Iterator[Row]:
+    """That it is left alone, where it is."""
+    if service.suspended is not None:
+        since = f"suspended for {age(service.suspended.at, now)} {views.suspension(service.suspended)}"
+        yield Row("", f"{since}; nothing is done to it until: mcp resume {service.name}", _WAITS)
 
 
 def origin(service: Service, now: datetime) -> Row:

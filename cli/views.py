@@ -15,6 +15,7 @@ from api.service import (
     NodeStatus,
     PlannedAction,
     Service,
+    Suspension,
 )
 from api.spec import ComponentSpec
 from cli.output import Row, Table
@@ -55,7 +56,7 @@ def services_table(services: Iterable[Service], now: datetime) -> Table:
 def _component_rows(service: Service, now: datetime) -> Iterator[tuple[str, ...]]:
     wanted = {component.name: component for component in service.spec.components}
     left = {component.name: None for component in service.components if component.name not in wanted}
-    reason = _reason(service)
+    why = reason_of(service)
     for name, spec in (wanted | left).items():
         seen = service.component(name)
         yield (
@@ -66,9 +67,9 @@ def _component_rows(service: Service, now: datetime) -> Iterator[tuple[str, ...]
             _running_version(service, spec, seen),
             "yes" if seen is not None and seen.ready and is_ready(service) else "no",
             age(seen.started_at if seen and seen.started_at else service.created_at, now),
-            reason,
+            why,
         )
-        reason = ""
+        why = ""
 
 
 def is_ready(service: Service) -> bool:
@@ -77,7 +78,26 @@ def is_ready(service: Service) -> bool:
     return ready is not None and ready.status is Status.TRUE and ready.observed_generation >= service.generation
 
 
-def _reason(service: Service) -> str:
+def reason_of(service: Service) -> str:
+    """Why it is not as it should be, or is left so; empty where all is well."""
+    words = _unready(service)
+    if service.suspended is None or words.startswith(Reason.SUSPENDED):
+        return words
+    return f"{Reason.SUSPENDED}: {suspension(service.suspended)}" + (f"; {words}" if words else "")
+
+
+def suspension(suspended: Suspension) -> str:
+    """Who has it left alone and why."""
+    return f"by {suspended.actor}: {suspended.reason}" if suspended.reason else f"by {suspended.actor}"
+
+
+def late_line(name: str, late: Collection[str]) -> str:
+    """Who has not looked in time."""
+    verb = "has" if len(late) == 1 else "have"
+    return f"{name}: {', '.join(late)} {verb} not looked yet: what was begun goes on; mcp status {name} shows it"
+
+
+def _unready(service: Service) -> str:
     ready = service.condition(ConditionType.READY)
     if ready is None or ready.observed_generation < service.generation:
         return f"{Reason.PENDING}: generation {service.generation} has not been looked at yet"
@@ -109,10 +129,18 @@ def _running_version(service: Service, spec: ComponentSpec | None, seen: Compone
 
 
 def parts_lines(node: NodeStatus) -> Iterator[str]:
-    """What the agent misses; nothing when all is well."""
+    """What the agent misses, or does not know; nothing when all is well."""
     for part in node.parts:
         if not part.reachable:
             yield f"{part.name} cannot be reached from node {node.node}: {part.detail}"
+    if node.undefined:
+        count = sum(service.containers for service in node.undefined)
+        containers = "1 container" if count == 1 else f"{count} containers"
+        names = ", ".join(service.name for service in node.undefined)
+        yield (
+            f"{containers} of {names} carry the labels of node {node.node} and have no definition; they are left alone:"
+            f" mcp adopt {node.undefined[0].name} takes them over"
+        )
 
 
 def all_certificates_table(certificates: Iterable[ServiceCertificate]) -> Table:
@@ -218,6 +246,8 @@ def changes_between(old: Service | None, new: Service) -> Iterator[str]:
         return
     if old.generation != new.generation:
         yield f"{new.name} generation {new.generation}"
+    if new.suspended != old.suspended:
+        yield f"{new.name} " + (f"suspended {suspension(new.suspended)}" if new.suspended else "resumed")
     if new.deleting and not old.deleting:
         yield f"{new.name} is being deleted"
     for component in new.components:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ from controller.http import HttpServer
 from controller.inspect import Inspector, Look
 from controller.issuers import open_issuers
 from controller.logs import configure
+from controller.looks import Looks
 from controller.metrics import Metrics
 from controller.preview import Preview
 from controller.queue import WorkQueue
@@ -84,6 +85,7 @@ async def _serve(settings: Settings) -> None:
             Preview(node.reconcilers),
             partial(outside.engine.containers, settings.node),
             inspector.status,
+            Looks(queues, node.refresh),
         )
         api = await listen.start(plane, Path(settings.api.socket), await _tls(settings, ca))
         # Streams last as long as their callers: they are told to come back rather than waited for.
@@ -156,6 +158,8 @@ class _Node:
     reconcilers: tuple[Reconciler, ...]
     watchers: Mapping[str, Task]
     waiters: Waiters
+    refresh: Callable[[], Awaitable[object]]
+    """Looks at the engine anew."""
 
 
 def _assemble(
@@ -198,6 +202,7 @@ def _assemble(
             "routes-watch": partial(routes.watch, wake["routes"]),
         },
         waiters=containers.waiting,
+        refresh=picture.refresh,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.resolve import Defaults
@@ -17,6 +17,9 @@ from controller.registry import ChangeKind, Registry
 
 _ALL_EVENTS = 1_000_000
 """More than the registry keeps."""
+
+_SUSPEND_SECONDS = 10.0
+"""So long whoever suspends a service waits for the end of what is under way; a pull may take much longer."""
 
 
 class LocalControlPlane:
@@ -30,12 +33,15 @@ class LocalControlPlane:
         preview: Preview,
         containers: Callable[[], Awaitable[tuple[Container, ...]]],
         node_status: Callable[[], Awaitable[NodeStatus]],
+        look: Callable[[str, float], Awaitable[tuple[str, ...]]],
     ) -> None:
+        """`look` has all reconcilers look at a service, for so many seconds, and names those that did not."""
         self._node = node
         self._registry = registry
         self._preview = preview
         self._containers = containers
         self._node_status = node_status
+        self._look = look
         self._admission = Admission(node, defaults, registry)
         # It reads other services before this one is written.
         self._admitting = asyncio.Lock()
@@ -80,6 +86,22 @@ class LocalControlPlane:
         if not service.deleting:
             service = service.model_copy(update={"deletion_requested_at": datetime.now(UTC)})
         return Deleted(service, await self._preview.delete(service))
+
+    async def suspend(self, name: str, *, actor: str, reason: str = "") -> Looked:
+        """Has a service left alone; the answer comes when nothing is done to it any more."""
+        service = await self._registry.suspend(name, actor=actor, reason=reason)
+        late = await self._look(name, _SUSPEND_SECONDS)
+        return Looked(await self._registry.service(name) or service, late)
+
+    async def resume(self, name: str, *, actor: str) -> Service:
+        """Has a service converged again."""
+        return await self._registry.resume(name, actor=actor)
+
+    async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
+        """Has all reconcilers look at a service."""
+        service = await self.get(name)
+        late = await self._look(name, within)
+        return Looked(await self._registry.service(name) or service, late)
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""

@@ -17,7 +17,7 @@ import structlog
 
 from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
-from api.service import Finalizer, Service
+from api.service import Finalizer, Service, Suspension
 from controller.flapping import Flapping
 from controller.metrics import ReconcilerMetrics
 from controller.queue import Backoff, Item, ShutDown, WorkQueue
@@ -149,13 +149,16 @@ class Driver:
         if run.failure is not None:
             return "requeue" if _is_soon(run.failure) else "error"
         self.queue.forget(item.key)
-        if service.deleting:
+        if service.deleting and service.suspended is None:
             return await self._finish_deletion(run)
         return "success" if wait is None else "requeue_after"
 
     async def _attempt(self, run: _Run, item: Item) -> None:
         try:
             plan = await self.reconciler.plan(run.service)
+            if run.service.suspended is not None:
+                run.outcome = _left_alone(plan, run.service.suspended)
+                return
             self._notice_drift(run, plan, item)
             if run.drift and (pause := self._flapping.pause(run.service, self.reconciler.name)):
                 run.outcome = _slowed(plan, pause)
@@ -201,7 +204,7 @@ class Driver:
         if self._newly_failed(run):
             events.append(
                 EventDraft(
-                    kind="failed",
+                    kind="left alone" if run.outcome.reason is Reason.SUSPENDED else "failed",
                     message=f"{run.outcome.reason}: {run.outcome.message}",
                     actor=self.reconciler.name,
                     generation=run.service.generation,
@@ -335,6 +338,16 @@ class Driver:
 def _is_soon(failure: Exception | None) -> bool:
     """Whether it was expected to last a moment."""
     return isinstance(failure, Transient) and failure.delay is not None
+
+
+def _left_alone(plan: Plan, suspended: Suspension) -> Outcome:
+    """What is the case where nothing may be done: as found, or what is due."""
+    if not plan.actions:
+        return plan.outcome
+    due = "; ".join(action.describe() for action in plan.actions)
+    why = f" ({suspended.reason})" if suspended.reason else ""
+    message = f"suspended by {suspended.actor}{why}; once resumed: {due}"
+    return Outcome(Status.FALSE, Reason.SUSPENDED, message, plan.outcome.requeue_after)
 
 
 def _slowed(plan: Plan, pause: float) -> Outcome:

@@ -37,6 +37,7 @@ class Inspector:
             started_at=self._started_at,
             services=len(services),
             ready=sum(_is_ready(service) for service in services),
+            suspended=sum(service.suspended is not None for service in services),
             parts=tuple(parts),
         )
 

@@ -139,11 +139,13 @@ class _Services(Collector):
         if services is None:
             return
         yield _by_condition(services)
+        yield _suspended(services)
         yield _certificate_expiry(services)
 
     def describe(self) -> Iterable[Metric]:
         # Without it, registering would scrape once.
         yield _by_condition(())
+        yield _suspended(())
         yield _certificate_expiry(())
 
 
@@ -159,6 +161,11 @@ def _by_condition(services: tuple[Service, ...]) -> Metric:
     for (kind, status), count in counts.items():
         family.add_metric((kind, status), count)
     return family
+
+
+def _suspended(services: tuple[Service, ...]) -> Metric:
+    count = sum(service.suspended is not None for service in services)
+    return GaugeMetricFamily("mcp_services_suspended", "Services that are left alone until resumed.", value=count)
 
 
 def _certificate_expiry(services: tuple[Service, ...]) -> Metric:

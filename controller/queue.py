@@ -7,6 +7,7 @@ client-go (util/workqueue).
 """
 
 import asyncio
+import itertools
 import random
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class WorkQueue:
         self._processing: set[str] = set()
         self._again: dict[str, tuple[Priority, float]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._asked: dict[str, list[asyncio.Future[None]]] = {}
+        """Who waits for work on a key that is still to begin ..."""
+        self._asked_now: dict[str, list[asyncio.Future[None]]] = {}
+        """... and for the end of what began since."""
         self._failures: dict[str, dict[Backoff, int]] = {}
         self._arrived = asyncio.Event()
         self._shut_down = False
@@ -74,6 +79,20 @@ class WorkQueue:
             self._again[key] = (min(before, priority), since)
         else:
             self._enqueue(key, priority, now)
+
+    def look(self, key: str) -> asyncio.Future[None]:
+        """Has the key worked on now whatever failed before; done once work that began after this call has ended.
+
+        Raises ShutDown where that is not to be expected any more.
+        """
+        asked = self._loop.create_future()
+        if self._shut_down:
+            asked.set_exception(ShutDown())
+            return asked
+        self._asked.setdefault(key, []).append(asked)
+        self.forget(key)
+        self.add(key)
+        return asked
 
     def add_after(self, key: str, delay: float) -> None:
         """Has the key worked on after `delay` seconds, unless it is before that for another cause."""
@@ -113,6 +132,9 @@ class WorkQueue:
     def done(self, key: str) -> None:
         """Ends the work on a key that `get` gave."""
         self._processing.discard(key)
+        for asked in self._asked_now.pop(key, ()):
+            if not asked.done():
+                asked.set_result(None)
         again = self._again.pop(key, None)
         if again is not None:
             self._enqueue(key, *again)
@@ -123,6 +145,10 @@ class WorkQueue:
         self._arrived.set()
         for key in list(self._timers):
             self._cancel_timer(key)
+        for asked in itertools.chain(*self._asked.values()):
+            if not asked.done():
+                asked.set_exception(ShutDown())
+        self._asked.clear()
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._waiting)
@@ -131,6 +157,8 @@ class WorkQueue:
         # What it was waiting for is looked at now; the outcome says when to look again.
         self._cancel_timer(key)
         self._processing.add(key)
+        if key in self._asked:
+            self._asked_now[key] = self._asked.pop(key)
         self._metrics.depth.set(len(self))
         self._metrics.waited.observe(self._loop.time() - since)
         return Item(key, since)

@@ -16,6 +16,7 @@ ALL: Final = ("ports", "certs", "containers", "routes")
 
 WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.SPEC: ALL,
+    ChangeKind.SUSPENSION: ALL,
     ChangeKind.FINALIZER: ALL,
     ChangeKind.PORTS: ("containers",),
     ChangeKind.CONTESTED: ("ports", "containers"),

@@ -26,7 +26,10 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "events": (reports.EventsReport,),
     "export": (reports.ExportReport,),
     "ps": (reports.ContainersReport,),
+    "reconcile": (reports.LookedServices,),
+    "resume": (reports.ResumedServices,),
     "status": (reports.StatusReport, reports.ServiceReport),
+    "suspend": (reports.LookedServices,),
     "version": (reports.VersionReport,),
     "watch": (reports.WatchLine,),
 }

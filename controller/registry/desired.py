@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from api.errors import NotFound, Refused, StaleGeneration
-from api.service import Change, Finalizer, Service
+from api.service import Change, Finalizer, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.records import ChangeKind, EventDraft
@@ -54,15 +54,48 @@ class DesiredState:
         self, transaction: Transaction, name: str, actor: str, expected: int | None, now: datetime
     ) -> Service:
         """Marks a service for deletion, once. Raises NotFound, StaleGeneration."""
-        row = self._row(transaction.session, name)
-        if row is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        row = self._existing(transaction.session, name)
         _refuse_stale(name, row, expected)
         if row.deletion_requested_at is None:
             row.deletion_requested_at = row.updated_at = now
             transaction.changed(name, ChangeKind.SPEC)
             self._say(transaction, row, "deleting", "deletion requested", actor, now)
+        # Whoever wants it gone does not want it left alone.
+        self._resume(transaction, row, actor, now)
         return self._read(transaction, name)
+
+    def suspend(self, transaction: Transaction, name: str, actor: str, reason: str, now: datetime) -> Service:
+        """Has a service left alone; once more for the same reason changes nothing. Raises NotFound."""
+        row = self._existing(transaction.session, name)
+        if row.suspended is None or row.suspended.reason != reason:
+            self._suspend(transaction, row, Suspension(actor=actor, at=now, reason=reason))
+        return self._read(transaction, name)
+
+    def suspend_all(self, transaction: Transaction, suspension: Suspension) -> None:
+        """Has every service of the node left alone that is not already."""
+        for row in transaction.session.scalars(select(ServiceRow).where(ServiceRow.node == self._node)):
+            if row.suspended is None:
+                self._suspend(transaction, row, suspension)
+
+    def resume(self, transaction: Transaction, name: str, actor: str, now: datetime) -> Service:
+        """Has a service converged again; once more changes nothing. Raises NotFound."""
+        self._resume(transaction, self._existing(transaction.session, name), actor, now)
+        return self._read(transaction, name)
+
+    def _suspend(self, transaction: Transaction, row: ServiceRow, suspension: Suspension) -> None:
+        row.suspended = suspension
+        transaction.changed(row.name, ChangeKind.SUSPENSION)
+        message = suspension.reason or "left alone until it is resumed"
+        self._say(transaction, row, "suspended", message, suspension.actor, suspension.at)
+
+    def _resume(self, transaction: Transaction, row: ServiceRow, actor: str, now: datetime) -> None:
+        if row.suspended is None:
+            return
+        since = row.suspended
+        row.suspended = None
+        transaction.changed(row.name, ChangeKind.SUSPENSION)
+        message = f"was suspended by {since.actor} at {since.at:%Y-%m-%d %H:%M:%S} UTC"
+        self._say(transaction, row, "resumed", message, actor, now)
 
     def remove_finalizer(self, transaction: Transaction, name: str, finalizer: Finalizer, now: datetime) -> bool:
         """Drops a finalizer of a service that is being deleted, and the service with the last; whether it is gone."""
@@ -83,6 +116,12 @@ class DesiredState:
     def _row(self, session: Session, name: str) -> ServiceRow | None:
         return session.get(ServiceRow, (self._node, name), with_for_update=True)
 
+    def _existing(self, session: Session, name: str) -> ServiceRow:
+        row = self._row(session, name)
+        if row is None:
+            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        return row
+
     def _read(self, transaction: Transaction, name: str) -> Service:
         service = reading.one(transaction, self._node, name)
         if service is None:
@@ -100,6 +139,7 @@ class DesiredState:
             created_at=now,
             updated_at=now,
             deletion_requested_at=None,
+            suspended=None,
             finalizers=tuple(Finalizer),
             conditions=summarized((), 1, now),
             components=(),

@@ -69,6 +69,8 @@ class ChangeKind(StrEnum):
 
     SPEC = "spec"
     """Its desired state: applied, or deletion requested."""
+    SUSPENSION = "suspension"
+    """It is left alone from now on, or not any more."""
     PORTS = "ports"
     """A port was given or taken back."""
     CONTESTED = "contested"

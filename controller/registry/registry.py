@@ -5,7 +5,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import text
 
-from api.service import Certificate, Change, Component, Event, Finalizer, RouteClaim, Service
+from api.service import Certificate, Change, Component, Event, Finalizer, RouteClaim, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.desired import DesiredState
@@ -71,6 +71,18 @@ class Registry:
     async def request_deletion(self, name: str, *, actor: str, expected_generation: int | None = None) -> Service:
         """Marks a service for deletion; once more changes nothing. Raises NotFound, StaleGeneration."""
         return await self._write(self._desired.request_deletion, name, actor, expected_generation, self._clock())
+
+    async def suspend(self, name: str, *, actor: str, reason: str = "") -> Service:
+        """Has a service left alone; once more for the same reason changes nothing. Raises NotFound."""
+        return await self._write(self._desired.suspend, name, actor, reason, self._clock())
+
+    async def suspend_all(self, suspension: Suspension) -> None:
+        """Has every service of the node left alone that is not already."""
+        await self._write(self._desired.suspend_all, suspension)
+
+    async def resume(self, name: str, *, actor: str) -> Service:
+        """Has a service converged again; once more changes nothing. Raises NotFound."""
+        return await self._write(self._desired.resume, name, actor, self._clock())
 
     # Reads
 

@@ -27,7 +27,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from api.conditions import Condition
-from api.service import Component, Finalizer
+from api.service import Component, Finalizer, Suspension
 from api.spec import ServiceSpec
 
 
@@ -107,6 +107,9 @@ class ServiceRow(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     deletion_requested_at: Mapped[datetime | None]
+    suspended: Mapped[Suspension | None] = mapped_column(
+        Json(Suspension | None), nullable=False, server_default=text("'null'")
+    )
     finalizers: Mapped[tuple[Finalizer, ...]] = mapped_column(Json(tuple[Finalizer, ...]))
     conditions: Mapped[tuple[Condition, ...]] = mapped_column(Json(tuple[Condition, ...]))
     components: Mapped[tuple[Component, ...]] = mapped_column(Json(tuple[Component, ...]))

@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 
 from api.client import Client
-from api.control_plane import DEFAULT_EVENTS, Applied, Deleted, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.errors import InvalidSpec, McpError, NotFound, RegistryUnavailable, Unreachable, named
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
 from api.server import ControlPlaneServicer, ErrorInterceptor
@@ -43,6 +43,17 @@ class RecordingPlane:
     ) -> Deleted:
         self._fail()
         return Deleted(SERVICE)
+
+    async def suspend(self, name: str, *, actor: str, reason: str = "") -> Looked:
+        self.actors.append(f"{actor}: {reason}")
+        return Looked(SERVICE, ("containers",))
+
+    async def resume(self, name: str, *, actor: str) -> Service:
+        self.actors.append(actor)
+        return SERVICE
+
+    async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
+        return Looked(SERVICE, (f"{within:g}",))
 
     async def get(self, name: str) -> Service:
         self._fail()
@@ -108,6 +119,14 @@ async def test_reads_give_models_back(client: Client) -> None:
     assert (await client.containers())[0].name == "hello"
     assert (await client.node_status()).node == "rift"
     assert (await client.delete("hello")).service == SERVICE
+
+
+async def test_a_service_is_suspended_resumed_and_looked_at(client: Client, plane: RecordingPlane) -> None:
+    assert await client.suspend("hello", reason="über") == Looked(SERVICE, ("containers",))
+    assert await client.resume("hello") == SERVICE
+    assert plane.actors == ["alice@büro: über", "alice@büro"]
+    assert await client.reconcile("hello") == Looked(SERVICE, ("30",))
+    assert (await client.reconcile("hello", within=2.5)).late == ("2.5",)
 
 
 async def test_a_watch_tells_the_snapshot_then_changes_and_an_ended_stream_is_an_error(client: Client) -> None:

@@ -113,6 +113,7 @@ def full_service() -> service.Service:
         created_at=NOW,
         updated_at=NOW,
         deletion_requested_at=NOW,
+        suspended=service.Suspension(actor="ann", at=NOW, reason="the disk"),
         finalizers=tuple(service.Finalizer),
         conditions=tuple(
             conditions.Condition(

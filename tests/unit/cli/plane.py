@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 
 from api.conditions import Condition, ConditionType, Reason, Status
-from api.control_plane import Applied, Deleted, Watched
+from api.control_plane import DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import McpError, NotFound
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
@@ -32,6 +32,8 @@ from api.service import (
     PortAllocation,
     RouteClaim,
     Service,
+    Suspension,
+    UndefinedService,
 )
 from api.spec import ServiceSpec
 
@@ -54,6 +56,8 @@ class Plane:
     """Why the engine cannot be reached; empty: it can."""
     drift: tuple[FieldChange, ...] = ()
     """What differs from what is wanted though the definition does not."""
+    late_reconcilers: tuple[str, ...] = ()
+    undefined: tuple[UndefinedService, ...] = ()
     _watchers: list[asyncio.Queue[Watched]] = field(default_factory=list)
     _listeners: list[asyncio.Queue[Event]] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -197,6 +201,18 @@ class Plane:
             self.forget(name)
         return Deleted(service)
 
+    async def suspend(self, name: str, *, actor: str, reason: str = "") -> Looked:
+        suspended = Suspension(actor=actor, at=datetime.now(UTC), reason=reason)
+        self.put((await self.get(name)).model_copy(update={"suspended": suspended}))
+        return Looked(self.registry[name], self.late_reconcilers)
+
+    async def resume(self, name: str, *, actor: str) -> Service:
+        self.put((await self.get(name)).model_copy(update={"suspended": None}))
+        return self.registry[name]
+
+    async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
+        return Looked(await self.get(name), self.late_reconcilers)
+
     async def get(self, name: str) -> Service:
         if name not in self.registry:
             raise NotFound(f'there is no service "{name}" on node rift')
@@ -260,6 +276,7 @@ class Plane:
             started_at=datetime.now(UTC),
             services=len(self.registry),
             ready=0,
+            undefined=self.undefined,
             parts=(PartStatus(name="podman", reachable=not self.engine, detail=self.engine or "4.3.1"),),
         )
 

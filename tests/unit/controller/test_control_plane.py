@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from api.control_plane import Watched
+from api.control_plane import Looked, Watched
 from api.diff import diff
 from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
 from api.resolve import Defaults
@@ -30,7 +30,17 @@ class Parts:
         self.registry = registry
         self.ports, self.containers = RecordingPorts(), RecordingContainers()
         preview = Preview([self.ports, self.containers])
-        self.plane = LocalControlPlane("rift", registry, Defaults(), preview, self._containers, self._status)
+        self.plane = LocalControlPlane(
+            "rift", registry, Defaults(), preview, self._containers, self._status, self._look
+        )
+        self.looked: list[tuple[str, bool]] = []
+        self.late: tuple[str, ...] = ()
+
+    async def _look(self, service: str, within: float) -> tuple[str, ...]:
+        found = await self.registry.service(service)
+        assert found is not None
+        self.looked.append((service, found.suspended is not None))
+        return self.late
 
     async def _containers(self) -> tuple[Container, ...]:
         return (Container(id="1", name="stranger", image="x:1", state="running", owned=False),)
@@ -311,3 +321,29 @@ async def test_events_after_a_number_are_told_first_each_once_and_in_order(
 
 async def test_containers_are_the_engines(plane: LocalControlPlane) -> None:
     assert [container.name for container in await plane.containers()] == ["stranger"]
+
+
+# Left alone
+
+
+async def test_a_service_is_suspended_once_whoever_was_at_work_has_ended(parts: Parts) -> None:
+    await parts.plane.apply(spec(), actor="ann")
+    parts.late = ("containers",)
+    looked = await parts.plane.suspend("hello", actor="bob", reason="the disk")
+    assert looked.late == ("containers",)
+    suspended = looked.service.suspended
+    assert suspended is not None
+    assert (suspended.actor, suspended.reason) == ("bob", "the disk")
+    assert parts.looked == [("hello", True)]
+    assert (await parts.plane.resume("hello", actor="ann")).suspended is None
+
+
+async def test_a_look_on_demand_changes_nothing_and_is_refused_for_nobody(parts: Parts) -> None:
+    with pytest.raises(NotFound):
+        await parts.plane.reconcile("hello")
+    before = (await parts.plane.apply(spec(), actor="ann")).service
+    assert await parts.plane.reconcile("hello") == Looked(before)
+    for refused in (parts.plane.suspend("nobody", actor="ann"), parts.plane.resume("nobody", actor="ann")):
+        with pytest.raises(NotFound):
+            await refused
+    assert parts.looked == [("hello", False)]

@@ -12,7 +12,7 @@ import pytest
 
 from api.conditions import Condition, ConditionType, Reason, Status
 from api.errors import RegistryUnavailable
-from api.service import Finalizer, Service
+from api.service import Finalizer, Service, Suspension
 from controller.driver import Driver, DriverSettings
 from controller.flapping import Flapping, FlappingSettings
 from controller.metrics import Metrics
@@ -27,7 +27,14 @@ ONE_SECOND = timedelta(seconds=1)
 
 
 def make_service(name: str = "hello", **changes: object) -> Service:
-    fresh = {"name": name, "conditions": (), "deletion_requested_at": None, "generation": 1, "actor": "ann"}
+    fresh = {
+        "name": name,
+        "conditions": (),
+        "deletion_requested_at": None,
+        "generation": 1,
+        "actor": "ann",
+        "suspended": None,
+    }
     return full_service().model_copy(update=fresh | changes)
 
 
@@ -449,3 +456,46 @@ async def test_what_only_follows_is_neither_drift_nor_due_to_a_wish_and_does_not
     assert told[:4] == [("a, generation 1 by ann", False), ("tidy b", False), ("a", True), ("tidy b", False)]
     assert told[4:] == [("tidy b", False)] * 5
     assert rig.registry.rows["hello"].condition(ConditionType.FLAPPING) is None
+
+
+SUSPENDED = Suspension(actor="bob", at=NOW, reason="the disk")
+
+
+async def test_a_suspended_service_is_looked_at_and_left_alone_until_it_is_resumed() -> None:
+    async with running(ScriptedReconciler("a", "b"), make_service(suspended=SUSPENDED)) as rig:
+        for _ in range(2):
+            rig.queue.add("hello")
+            await asyncio.sleep(1)
+        assert rig.reconciler.touched == set()
+        assert (rig.condition().status, rig.condition().reason) == (Status.FALSE, Reason.SUSPENDED)
+        assert rig.condition().message == "suspended by bob (the disk); once resumed: touch a; touch b"
+        assert [event.kind for event in rig.registry.events] == ["left alone"]
+        assert rig.value("mcp_drift_found_total") == 0
+        rig.registry.rows["hello"] = rig.registry.rows["hello"].model_copy(update={"suspended": None})
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        assert rig.reconciler.touched == {"a", "b"}
+        assert rig.condition().status is Status.TRUE
+
+
+async def test_a_suspended_service_with_nothing_to_do_is_as_good_as_it_is() -> None:
+    async with running(ScriptedReconciler(), make_service(suspended=SUSPENDED)) as rig:
+        rig.queue.add("hello")
+        await asyncio.sleep(1)
+        assert rig.condition().status is Status.TRUE
+        rig.reconciler.failures = [Transient(Reason.ENGINE_UNREACHABLE, "podman is away")]
+        rig.queue.add("hello")
+        await asyncio.sleep(0.5)
+        assert rig.condition().reason is Reason.ENGINE_UNREACHABLE
+
+
+async def test_nothing_is_taken_away_of_a_service_whose_deletion_was_suspended_with_it() -> None:
+    reconciler = ScriptedReconciler()
+    reconciler.touched = {"a"}
+    reconciler.outcome = NOT_NEEDED
+    async with running(reconciler, make_service(deletion_requested_at=NOW, suspended=SUSPENDED)) as rig:
+        for _ in range(2):
+            rig.queue.add("hello")
+            await asyncio.sleep(1)
+            assert Finalizer.PORTS in rig.registry.rows["hello"].finalizers
+            reconciler.touched = set()

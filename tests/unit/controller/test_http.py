@@ -33,6 +33,7 @@ DECLARED = {
     "mcp_workqueue_queue_duration_seconds",
     "mcp_apply_to_ready_seconds",
     "mcp_services",
+    "mcp_services_suspended",
     "mcp_certificate_expiry_timestamp_seconds",
 }
 

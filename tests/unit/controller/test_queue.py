@@ -140,3 +140,41 @@ def test_no_key_is_worked_on_twice_at_once_and_none_is_lost(steps: list[tuple[st
         assert left == wanted
 
     asyncio.run(play())
+
+
+async def test_a_look_is_done_once_work_that_began_after_it_has_ended() -> None:
+    queue = make_queue()
+    queue.add("a")
+    await queue.get()
+    look = queue.look("a")
+    queue.done("a")
+    await asyncio.sleep(0)
+    assert not look.done(), "that work had begun before"
+    await queue.get()
+    other = queue.look("b")
+    queue.done("a")
+    await look
+    assert not other.done()
+
+
+async def test_a_look_does_not_wait_for_the_end_of_a_pause() -> None:
+    queue = make_queue()
+    queue.retry("a", Backoff(first=100))
+    look = queue.look("a")
+    assert (await queue.get()).key == "a"
+    queue.done("a")
+    await look
+    assert queue.retry("a", Backoff(first=100)) < 111, "it began to count anew"
+
+
+async def test_nobody_waits_for_a_look_that_will_not_come() -> None:
+    queue = make_queue()
+    begun, waits = queue.look("a"), queue.look("b")
+    await queue.get()
+    queue.shut_down()
+    with pytest.raises(ShutDown):
+        await waits
+    queue.done("a")
+    await begun
+    with pytest.raises(ShutDown):
+        await queue.look("c")

@@ -26,7 +26,7 @@ from api.gen.mcp.v1 import service_pb2 as mcp_dot_v1_dot_service__pb2
 from api.gen.mcp.v1 import spec_pb2 as mcp_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amcp/v1/control_plane.proto\x12\x06mcp.v1\x1a\x14mcp/v1/service.proto\x1a\x11mcp/v1/spec.proto\"\x83\x01\n\x13\x41pplyServiceRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceSpec\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"\x95\x01\n\x14\x41pplyServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"o\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"a\n\x15\x44\x65leteServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12&\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x12GetServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"\x15\n\x13ListServicesRequest\"9\n\x14ListServicesResponse\x12!\n\x08services\x18\x01 \x03(\x0b\x32\x0f.mcp.v1.Service\"%\n\x14WatchServicesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"j\n\x15WatchServicesResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.ServiceH\x00\x12\x11\n\x07\x64\x65leted\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x08\n\x06\x63hange\"3\n\x11ListEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"3\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.mcp.v1.Event\"7\n\x12WatchEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\"3\n\x13WatchEventsResponse\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.mcp.v1.Event\"\x17\n\x15ListContainersRequest\"?\n\x16ListContainersResponse\x12%\n\ncontainers\x18\x01 \x03(\x0b\x32\x11.mcp.v1.Container\"\x16\n\x14GetNodeStatusRequest\"9\n\x15GetNodeStatusResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.mcp.v1.NodeStatus2\xbc\x05\n\x13\x43ontrolPlaneService\x12I\n\x0c\x41pplyService\x12\x1b.mcp.v1.ApplyServiceRequest\x1a\x1c.mcp.v1.ApplyServiceResponse\x12L\n\rDeleteService\x12\x1c.mcp.v1.DeleteServiceRequest\x1a\x1d.mcp.v1.DeleteServiceResponse\x12\x43\n\nGetService\x12\x19.mcp.v1.GetServiceRequest\x1a\x1a.mcp.v1.GetServiceResponse\x12I\n\x0cListServices\x12\x1b.mcp.v1.ListServicesRequest\x1a\x1c.mcp.v1.ListServicesResponse\x12N\n\rWatchServices\x12\x1c.mcp.v1.WatchServicesRequest\x1a\x1d.mcp.v1.WatchServicesResponse0\x01\x12\x43\n\nListEvents\x12\x19.mcp.v1.ListEventsRequest\x1a\x1a.mcp.v1.ListEventsResponse\x12H\n\x0bWatchEvents\x12\x1a.mcp.v1.WatchEventsRequest\x1a\x1b.mcp.v1.WatchEventsResponse0\x01\x12O\n\x0eListContainers\x12\x1d.mcp.v1.ListContainersRequest\x1a\x1e.mcp.v1.ListContainersResponse\x12L\n\rGetNodeStatus\x12\x1c.mcp.v1.GetNodeStatusRequest\x1a\x1d.mcp.v1.GetNodeStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amcp/v1/control_plane.proto\x12\x06mcp.v1\x1a\x14mcp/v1/service.proto\x1a\x11mcp/v1/spec.proto\"\x83\x01\n\x13\x41pplyServiceRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceSpec\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"\x95\x01\n\x14\x41pplyServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"o\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"a\n\x15\x44\x65leteServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12&\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"5\n\x15SuspendServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"H\n\x16SuspendServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"$\n\x14ResumeServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x15ResumeServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"?\n\x17ReconcileServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0ewithin_seconds\x18\x02 \x01(\x01\"J\n\x18ReconcileServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x12GetServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"\x15\n\x13ListServicesRequest\"9\n\x14ListServicesResponse\x12!\n\x08services\x18\x01 \x03(\x0b\x32\x0f.mcp.v1.Service\"%\n\x14WatchServicesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"j\n\x15WatchServicesResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.ServiceH\x00\x12\x11\n\x07\x64\x65leted\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x08\n\x06\x63hange\"3\n\x11ListEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"3\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.mcp.v1.Event\"7\n\x12WatchEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\"3\n\x13WatchEventsResponse\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.mcp.v1.Event\"\x17\n\x15ListContainersRequest\"?\n\x16ListContainersResponse\x12%\n\ncontainers\x18\x01 \x03(\x0b\x32\x11.mcp.v1.Container\"\x16\n\x14GetNodeStatusRequest\"9\n\x15GetNodeStatusResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.mcp.v1.NodeStatus2\xb2\x07\n\x13\x43ontrolPlaneService\x12I\n\x0c\x41pplyService\x12\x1b.mcp.v1.ApplyServiceRequest\x1a\x1c.mcp.v1.ApplyServiceResponse\x12L\n\rDeleteService\x12\x1c.mcp.v1.DeleteServiceRequest\x1a\x1d.mcp.v1.DeleteServiceResponse\x12O\n\x0eSuspendService\x12\x1d.mcp.v1.SuspendServiceRequest\x1a\x1e.mcp.v1.SuspendServiceResponse\x12L\n\rResumeService\x12\x1c.mcp.v1.ResumeServiceRequest\x1a\x1d.mcp.v1.ResumeServiceResponse\x12U\n\x10ReconcileService\x12\x1f.mcp.v1.ReconcileServiceRequest\x1a .mcp.v1.ReconcileServiceResponse\x12\x43\n\nGetService\x12\x19.mcp.v1.GetServiceRequest\x1a\x1a.mcp.v1.GetServiceResponse\x12I\n\x0cListServices\x12\x1b.mcp.v1.ListServicesRequest\x1a\x1c.mcp.v1.ListServicesResponse\x12N\n\rWatchServices\x12\x1c.mcp.v1.WatchServicesRequest\x1a\x1d.mcp.v1.WatchServicesResponse0\x01\x12\x43\n\nListEvents\x12\x19.mcp.v1.ListEventsRequest\x1a\x1a.mcp.v1.ListEventsResponse\x12H\n\x0bWatchEvents\x12\x1a.mcp.v1.WatchEventsRequest\x1a\x1b.mcp.v1.WatchEventsResponse0\x01\x12O\n\x0eListContainers\x12\x1d.mcp.v1.ListContainersRequest\x1a\x1e.mcp.v1.ListContainersResponse\x12L\n\rGetNodeStatus\x12\x1c.mcp.v1.GetNodeStatusRequest\x1a\x1d.mcp.v1.GetNodeStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,34 +41,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETESERVICEREQUEST']._serialized_end=476
   _globals['_DELETESERVICERESPONSE']._serialized_start=478
   _globals['_DELETESERVICERESPONSE']._serialized_end=575
-  _globals['_GETSERVICEREQUEST']._serialized_start=577
-  _globals['_GETSERVICEREQUEST']._serialized_end=610
-  _globals['_GETSERVICERESPONSE']._serialized_start=612
-  _globals['_GETSERVICERESPONSE']._serialized_end=666
-  _globals['_LISTSERVICESREQUEST']._serialized_start=668
-  _globals['_LISTSERVICESREQUEST']._serialized_end=689
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=691
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=748
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=750
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=787
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=789
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=895
-  _globals['_LISTEVENTSREQUEST']._serialized_start=897
-  _globals['_LISTEVENTSREQUEST']._serialized_end=948
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=950
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1001
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1003
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1058
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1060
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1111
-  _globals['_LISTCONTAINERSREQUEST']._serialized_start=1113
-  _globals['_LISTCONTAINERSREQUEST']._serialized_end=1136
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=1138
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=1201
-  _globals['_GETNODESTATUSREQUEST']._serialized_start=1203
-  _globals['_GETNODESTATUSREQUEST']._serialized_end=1225
-  _globals['_GETNODESTATUSRESPONSE']._serialized_start=1227
-  _globals['_GETNODESTATUSRESPONSE']._serialized_end=1284
-  _globals['_CONTROLPLANESERVICE']._serialized_start=1287
-  _globals['_CONTROLPLANESERVICE']._serialized_end=1987
+  _globals['_SUSPENDSERVICEREQUEST']._serialized_start=577
+  _globals['_SUSPENDSERVICEREQUEST']._serialized_end=630
+  _globals['_SUSPENDSERVICERESPONSE']._serialized_start=632
+  _globals['_SUSPENDSERVICERESPONSE']._serialized_end=704
+  _globals['_RESUMESERVICEREQUEST']._serialized_start=706
+  _globals['_RESUMESERVICEREQUEST']._serialized_end=742
+  _globals['_RESUMESERVICERESPONSE']._serialized_start=744
+  _globals['_RESUMESERVICERESPONSE']._serialized_end=801
+  _globals['_RECONCILESERVICEREQUEST']._serialized_start=803
+  _globals['_RECONCILESERVICEREQUEST']._serialized_end=866
+  _globals['_RECONCILESERVICERESPONSE']._serialized_start=868
+  _globals['_RECONCILESERVICERESPONSE']._serialized_end=942
+  _globals['_GETSERVICEREQUEST']._serialized_start=944
+  _globals['_GETSERVICEREQUEST']._serialized_end=977
+  _globals['_GETSERVICERESPONSE']._serialized_start=979
+  _globals['_GETSERVICERESPONSE']._serialized_end=1033
+  _globals['_LISTSERVICESREQUEST']._serialized_start=1035
+  _globals['_LISTSERVICESREQUEST']._serialized_end=1056
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=1058
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=1115
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=1117
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=1154
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=1156
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=1262
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1264
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1315
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1317
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1368
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1370
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1425
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1427
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1478
+  _globals['_LISTCONTAINERSREQUEST']._serialized_start=1480
+  _globals['_LISTCONTAINERSREQUEST']._serialized_end=1503
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=1505
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=1568
+  _globals['_GETNODESTATUSREQUEST']._serialized_start=1570
+  _globals['_GETNODESTATUSREQUEST']._serialized_end=1592
+  _globals['_GETNODESTATUSRESPONSE']._serialized_start=1594
+  _globals['_GETNODESTATUSRESPONSE']._serialized_end=1651
+  _globals['_CONTROLPLANESERVICE']._serialized_start=1654
+  _globals['_CONTROLPLANESERVICE']._serialized_end=2600
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,21 @@ class ControlPlaneServiceStub:
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.DeleteServiceRequest.SerializeToString,
                 response_deserializer=mcp_dot_v1_dot_control__plane__pb2.DeleteServiceResponse.FromString,
                 _registered_method=True)
+        self.SuspendService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/SuspendService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.SuspendServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.SuspendServiceResponse.FromString,
+                _registered_method=True)
+        self.ResumeService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/ResumeService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.ResumeServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.ResumeServiceResponse.FromString,
+                _registered_method=True)
+        self.ReconcileService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/ReconcileService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.FromString,
+                _registered_method=True)
         self.GetService = channel.unary_unary(
                 '/mcp.v1.ControlPlaneService/GetService',
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.GetServiceRequest.SerializeToString,
@@ -95,6 +110,28 @@ class ControlPlaneServiceServicer:
 
     def DeleteService(self, request, context):
         """Marks a service for deletion; reconcilers take it away and then forget it. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendService(self, request, context):
+        """Has a service left alone until it is resumed; it answers when no reconciler is at work on it any more, or
+        after a few seconds with those that are. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeService(self, request, context):
+        """NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReconcileService(self, request, context):
+        """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +195,21 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.DeleteService,
                     request_deserializer=mcp_dot_v1_dot_control__plane__pb2.DeleteServiceRequest.FromString,
                     response_serializer=mcp_dot_v1_dot_control__plane__pb2.DeleteServiceResponse.SerializeToString,
+            ),
+            'SuspendService': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.SuspendServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.SuspendServiceResponse.SerializeToString,
+            ),
+            'ResumeService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.ResumeServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.ResumeServiceResponse.SerializeToString,
+            ),
+            'ReconcileService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReconcileService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.SerializeToString,
             ),
             'GetService': grpc.unary_unary_rpc_method_handler(
                     servicer.GetService,
@@ -249,6 +301,87 @@ class ControlPlaneService:
             '/mcp.v1.ControlPlaneService/DeleteService',
             mcp_dot_v1_dot_control__plane__pb2.DeleteServiceRequest.SerializeToString,
             mcp_dot_v1_dot_control__plane__pb2.DeleteServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/SuspendService',
+            mcp_dot_v1_dot_control__plane__pb2.SuspendServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.SuspendServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/ResumeService',
+            mcp_dot_v1_dot_control__plane__pb2.ResumeServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.ResumeServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconcileService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/ReconcileService',
+            mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class ControlPlaneServiceStub:
     """
     DeleteService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.DeleteServiceRequest, _control_plane_pb2.DeleteServiceResponse]
     """Marks a service for deletion; reconcilers take it away and then forget it. NOT_FOUND."""
+    SuspendService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.SuspendServiceRequest, _control_plane_pb2.SuspendServiceResponse]
+    """Has a service left alone until it is resumed; it answers when no reconciler is at work on it any more, or
+    after a few seconds with those that are. NOT_FOUND.
+    """
+    ResumeService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ResumeServiceRequest, _control_plane_pb2.ResumeServiceResponse]
+    """NOT_FOUND."""
+    ReconcileService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ReconcileServiceRequest, _control_plane_pb2.ReconcileServiceResponse]
+    """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
     GetService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]
     """NOT_FOUND."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]
@@ -65,6 +73,14 @@ class ControlPlaneServiceAsyncStub(ControlPlaneServiceStub):
     """
     DeleteService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.DeleteServiceRequest, _control_plane_pb2.DeleteServiceResponse]  # type: ignore[assignment]
     """Marks a service for deletion; reconcilers take it away and then forget it. NOT_FOUND."""
+    SuspendService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.SuspendServiceRequest, _control_plane_pb2.SuspendServiceResponse]  # type: ignore[assignment]
+    """Has a service left alone until it is resumed; it answers when no reconciler is at work on it any more, or
+    after a few seconds with those that are. NOT_FOUND.
+    """
+    ResumeService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ResumeServiceRequest, _control_plane_pb2.ResumeServiceResponse]  # type: ignore[assignment]
+    """NOT_FOUND."""
+    ReconcileService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ReconcileServiceRequest, _control_plane_pb2.ReconcileServiceResponse]  # type: ignore[assignment]
+    """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
     GetService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]  # type: ignore[assignment]
     """NOT_FOUND."""
     ListServices: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]  # type: ignore[assignment]
@@ -96,6 +112,32 @@ class ControlPlaneServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.DeleteServiceResponse, _abc.Awaitable[_control_plane_pb2.DeleteServiceResponse]]:
         """Marks a service for deletion; reconcilers take it away and then forget it. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def SuspendService(
+        self,
+        request: _control_plane_pb2.SuspendServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.SuspendServiceResponse, _abc.Awaitable[_control_plane_pb2.SuspendServiceResponse]]:
+        """Has a service left alone until it is resumed; it answers when no reconciler is at work on it any more, or
+        after a few seconds with those that are. NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeService(
+        self,
+        request: _control_plane_pb2.ResumeServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.ResumeServiceResponse, _abc.Awaitable[_control_plane_pb2.ResumeServiceResponse]]:
+        """NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ReconcileService(
+        self,
+        request: _control_plane_pb2.ReconcileServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.ReconcileServiceResponse, _abc.Awaitable[_control_plane_pb2.ReconcileServiceResponse]]:
+        """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetService(

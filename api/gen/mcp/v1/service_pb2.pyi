@@ -33,6 +33,7 @@ class Service(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETION_REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     FINALIZERS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
@@ -52,6 +53,8 @@ class Service(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deletion_requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def suspended(self) -> Global___Suspension: ...
     @_builtins.property
     def finalizers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -76,6 +79,7 @@ class Service(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deletion_requested_at: _timestamp_pb2.Timestamp | None = ...,
+        suspended: Global___Suspension | None = ...,
         finalizers: _abc.Iterable[_builtins.str] | None = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         ports: _abc.Iterable[Global___PortAllocation] | None = ...,
@@ -83,13 +87,39 @@ class Service(_message.Message):
         components: _abc.Iterable[Global___Component] | None = ...,
         claims: _abc.Iterable[Global___RouteClaim] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "spec", b"spec", "suspended", b"suspended", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "spec", b"spec", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "spec", b"spec", "suspended", b"suspended", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class Suspension(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
@@ -531,6 +561,28 @@ class PartStatus(_message.Message):
 Global___PartStatus: _TypeAlias = PartStatus  # noqa: Y015
 
 @_typing.final
+class UndefinedService(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    containers: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        containers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndefinedService: _TypeAlias = UndefinedService  # noqa: Y015
+
+@_typing.final
 class NodeStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -539,15 +591,20 @@ class NodeStatus(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    UNDEFINED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     version: _builtins.str
     services: _builtins.int
     ready: _builtins.int
+    suspended: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartStatus]: ...
+    @_builtins.property
+    def undefined(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndefinedService]: ...
     def __init__(
         self,
         *,
@@ -556,11 +613,13 @@ class NodeStatus(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         services: _builtins.int = ...,
         ready: _builtins.int = ...,
+        suspended: _builtins.int = ...,
         parts: _abc.Iterable[Global___PartStatus] | None = ...,
+        undefined: _abc.Iterable[Global___UndefinedService] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "started_at", b"started_at", "suspended", b"suspended", "undefined", b"undefined", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

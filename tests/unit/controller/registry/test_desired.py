@@ -4,7 +4,7 @@ import pytest
 
 from api.conditions import ConditionType, Reason, Status
 from api.errors import NotFound, Refused, StaleGeneration
-from api.service import Change, Convergence, Finalizer, convergence
+from api.service import Change, Convergence, Finalizer, Suspension, convergence
 from api.spec import ComponentSpec, ServiceSpec
 from controller.registry import ChangeKind, Registry
 from tests.unit.controller.registry.samples import (
@@ -203,3 +203,50 @@ async def test_times_come_from_the_clock(url):
     await registry.close()
     assert created.created_at == created.updated_at > NOON
     assert configured.created_at == created.created_at < configured.updated_at
+
+
+async def test_a_suspended_service_remembers_for_whom_since_when_and_why(registry, changes):
+    await registry.apply(spec(), actor="ann")
+    await changes()
+    suspended = await registry.suspend("hello", actor="bob", reason="the disk")
+    assert suspended.suspended is not None
+    assert (suspended.suspended.actor, suspended.suspended.reason) == ("bob", "the disk")
+    assert suspended.generation == 1
+    assert [change.kind for change in await changes()] == [ChangeKind.SUSPENSION, ChangeKind.EVENT]
+    assert await registry.suspend("hello", actor="eve", reason="the disk") == suspended
+    assert await changes() == []
+    applied, _ = await registry.apply(spec(version="v2"), actor="ann")
+    assert applied.suspended == suspended.suspended
+    await changes()
+    resumed = await registry.resume("hello", actor="ann")
+    assert resumed.suspended is None
+    assert [change.kind for change in await changes()] == [ChangeKind.SUSPENSION, ChangeKind.EVENT]
+    assert await registry.resume("hello", actor="ann") == resumed
+    assert await changes() == []
+    told = [(event.kind, event.actor) for event in await registry.events()]
+    assert told == [("created", "ann"), ("suspended", "bob"), ("configured", "ann"), ("resumed", "ann")]
+
+
+async def test_whoever_deletes_a_suspended_service_resumes_it(registry):
+    await registry.apply(spec(), actor="ann")
+    await registry.suspend("hello", actor="bob")
+    deleted = await registry.request_deletion("hello", actor="ann")
+    assert (deleted.deleting, deleted.suspended) == (True, None)
+    await registry.suspend("hello", actor="bob")
+    again = await registry.request_deletion("hello", actor="ann")
+    assert (again.deletion_requested_at, again.suspended) == (deleted.deletion_requested_at, None)
+
+
+async def test_all_services_of_the_node_are_suspended_but_for_those_that_are_already(registry):
+    await registry.apply(spec("one"), actor="ann")
+    await registry.apply(spec("two"), actor="ann")
+    await registry.suspend("one", actor="bob", reason="the disk")
+    await registry.suspend_all(Suspension(actor="eve", at=NOON, reason="restored"))
+    reasons = [service.suspended and service.suspended.reason for service in await registry.services()]
+    assert reasons == ["the disk", "restored"]
+
+
+async def test_what_is_not_there_can_be_neither_suspended_nor_resumed(registry):
+    for refused in (registry.suspend("hello", actor="ann"), registry.resume("hello", actor="ann")):
+        with pytest.raises(NotFound):
+            await refused

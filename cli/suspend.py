@@ -1,0 +1,45 @@
+"""`mcp suspend`: leaves services alone for now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import options
+
+if TYPE_CHECKING:
+    from cli.options import Settings
+
+
+@click.command("suspend")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever finds it suspended.")
+@options.command
+async def cli(settings: Settings, services: tuple[str, ...], reason: str) -> int:
+    """Leave services alone until they are resumed.
+
+    MCP goes on looking and says what it would do, and does nothing: what ends is
+    not started again, certificates are not renewed, a new definition waits.
+    What runs goes on running. It returns when nothing is done to them any more.
+    """
+    from api.errors import ExitCode
+    from cli.connect import connected
+    from cli.output import Output
+    from cli.reports import LookedService, LookedServices
+    from cli.views import late_line, reason_of
+
+    output = Output(settings)
+    reports = []
+    async with connected(settings) as client:
+        for name in dict.fromkeys(services):
+            looked = await client.suspend(name, reason=reason)
+            output.line(f"{name} is suspended; mcp resume {name} ends that", "yellow")
+            if words := reason_of(looked.service):
+                output.line(f"    {words}")
+            if looked.late:
+                output.error(late_line(name, looked.late))
+            reports.append(LookedService(service=looked.service, late=looked.late))
+    output.document(LookedServices(services=tuple(reports)))
+    late = any(report.late for report in reports)
+    return ExitCode.TIMED_OUT if late else ExitCode.DONE
