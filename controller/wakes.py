@@ -46,6 +46,12 @@ class Services(Protocol):
         ...
 
 
+_RELEASED: Final[Mapping[ChangeKind, tuple[str, ConditionType]]] = {
+    ChangeKind.CLAIM_RELEASED: ("routes", ConditionType.ROUTES_PROGRAMMED),
+    ChangeKind.PATH_RELEASED: ("certs", ConditionType.CERTIFICATES_READY),
+}
+"""Whose services may wait for what is free now, and by which condition that is seen."""
+
 _JITTER: Final = 0.004
 """Seconds, at the most, between two services of a resync."""
 
@@ -64,9 +70,9 @@ class Wakes:
     async def run(self, changes: Subscription) -> None:
         """Queues whoever depends on a change, for as long as there are changes."""
         async for change in changes:
-            if change.kind is ChangeKind.CLAIM_RELEASED:
+            if change.kind in _RELEASED:
                 with suppress(RegistryUnavailable):  # the resync wakes them too, later
-                    await self._wake_waiting()
+                    await self._wake_waiting(*_RELEASED[change.kind])
             for reconciler in WAKES.get(change.kind, ()):
                 self._queues[reconciler].add(change.service)
             if change.kind in _OF_SERVICES:
@@ -90,13 +96,16 @@ class Wakes:
                 queue.add(service.name, Priority.RESYNC)
             await asyncio.sleep(random.uniform(0, _JITTER))  # noqa: S311  # no secret depends on it
 
-    async def _wake_waiting(self) -> None:
-        for service in await self._registry.services():
-            if _may_wait_for_a_name(service):
-                self._queues["routes"].add(service.name)
+    async def _wake_waiting(self, reconciler: str, kind: ConditionType) -> None:
+        # The oldest first: it waits with the better right.
+        for service in sorted(await self._registry.services(), key=lambda service: service.created_at):
+            if _may_wait(service, kind):
+                self._queues[reconciler].add(service.name)
 
 
-def _may_wait_for_a_name(service: Service) -> bool:
-    """Whether its routes are not all there: that one of them is in conflict may not be written yet."""
-    routes = service.condition(ConditionType.ROUTES_PROGRAMMED)
-    return routes is None or routes.status is not Status.TRUE or routes.observed_generation < service.generation
+def _may_wait(service: Service, kind: ConditionType) -> bool:
+    """Whether not all is there that it wants: that it is in conflict may not be written yet."""
+    condition = service.condition(kind)
+    return (
+        condition is None or condition.status is not Status.TRUE or condition.observed_generation < service.generation
+    )

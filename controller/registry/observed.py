@@ -128,6 +128,7 @@ class ObservedState:
         if row is not None:
             transaction.session.delete(row)
             transaction.changed(service, ChangeKind.CERTIFICATE)
+            transaction.changed(service, ChangeKind.PATH_RELEASED)
 
     def record_component(self, transaction: Transaction, service: str, component: Component) -> None:
         """Notes what was observed of a container."""

@@ -76,6 +76,8 @@ class ChangeKind(StrEnum):
     CONTESTED = "contested"
     """A port turned out to be somebody else's."""
     CERTIFICATE = "certificate"
+    PATH_RELEASED = "path-released"
+    """The place of a certificate is free for whoever waits for it."""
     COMPONENT = "component"
     """Something about a container that matters to people only."""
     BACKEND = "backend"

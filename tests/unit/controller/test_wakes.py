@@ -111,7 +111,7 @@ async def test_a_name_that_is_free_again_wakes_those_who_may_wait_for_one(woken:
     await registry.claim_route("holder", claim())
     await woken.now()
     await registry.release_route("holder", ":443", "hello.example")
-    assert await woken.now() == {"routes": ["outdated", "pending", "waits"]}
+    assert await woken.now() == {"routes": ["waits", "pending", "outdated"]}, "the oldest first"
 
 
 async def test_a_resync_looks_at_everything_after_all_that_happened(woken: Woken) -> None:
@@ -165,3 +165,12 @@ async def test_who_waits_for_its_routes_to_move_is_woken_when_they_do(woken: Wok
     woken.waiting.note("hello", services=(), routes=True)
     await woken.registry.release_route("hello", claim().listener, claim().hostname)
     assert (await woken.now())["containers"] == ["hello"]
+
+
+async def test_a_place_of_a_certificate_that_is_free_again_wakes_those_who_may_wait_for_it(woken: Woken) -> None:
+    for name in ("hello", "web"):
+        await woken.registry.apply(spec(name), actor="ann")
+    await woken.registry.record_certificate("hello", certificate())
+    await woken.now()
+    await woken.registry.forget_certificate("hello", certificate().hostname)
+    assert (await woken.now())["certs"] == ["hello", "web"]
