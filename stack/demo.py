@@ -30,6 +30,8 @@ _HELLO: Final = f"hello.svc.{ZONE}"
 _TLS: Final = f"tls.{ZONE}"
 _CONTAINER: Final = "hello-web"
 _ORDER: Final = ["routes", "containers", "certs", "ports"]
+_BLUE_GREEN: Final = '\n[components.update]\nstrategy = "blue-green"\n'
+_BROKEN: Final = 'cmd = ["/bin/sh", "-c", "echo cannot open database; exit 3"]'
 _FOREIGN: Final = "stranger.example.test"
 
 
@@ -114,12 +116,34 @@ class Demo:
         story.verify("applied again it is unchanged", "unchanged" in story.read("mcp", "apply", "-f", str(definition)))
         story.verify("and so is the container", before == self._container(_CONTAINER))
         newer = self._folder / "hello-next.toml"
-        newer.write_text(definition.read_text().replace(images.HELLO, images.HELLO_NEXT))
-        story.show("mcp", "apply", "-f", str(newer))
-        story.verify("the new version answers", "mcp-hello v1.0.1" in host.fetch(_HELLO))
-        story.verify("in a new container", before != self._container(_CONTAINER))
+        newer.write_text(definition.read_text().replace(images.HELLO, images.HELLO_NEXT) + _BLUE_GREEN)
+        story.say("A new version takes over beside the old one, while somebody asks for the page again and again:")
+        with web.Visitor(host.address, _HELLO, host.ca_file) as visitor:
+            story.show("mcp", "apply", "-f", str(newer))
+            story.verify("the new version answers", "mcp-hello v1.0.1" in host.fetch(_HELLO))
+            web.wait_for(
+                lambda: self._ids("name=^hello-web") - {before} == self._ids(f"name=^{_CONTAINER}$"),
+                seconds=30,
+                what="the end of the old container",
+            )
+        asked = f"{len(visitor.answers)} requests, longest gap {visitor.longest_gap * 1000:.0f} ms"
+        story.verify(f"{asked}, none failed", bool(visitor.answers) and not visitor.failures)
+        self.fail(newer)
         story.show("mcp", "diff", "-f", str(newer))
         story.show("mcp", "events", "hello")
+
+    def fail(self, definition: Path) -> None:
+        """Part 5, in between: an update that fails leaves what serves alone, and says why."""
+        story, host = self.story, self.host
+        serving = self._container(_CONTAINER)
+        broken = self._folder / "hello-broken.toml"
+        broken.write_text(definition.read_text().replace("volumes = []", f"volumes = []\n{_BROKEN}"))
+        story.say("One that cannot start is given up, and the old one goes on:")
+        said = story.fails("mcp", "apply", "-f", str(broken))
+        story.verify("the reason is told, with the container's last words", "cannot open database" in said)
+        story.verify("the old version answers", "mcp-hello v1.0.1" in host.fetch(_HELLO))
+        story.verify("from the same container", serving == self._container(_CONTAINER))
+        story.show("mcp", "apply", "-f", str(definition))
 
     def delete(self) -> None:
         """Part 5, second half: all of ours goes, in order, and nothing of anybody else's."""
@@ -132,7 +156,7 @@ class Demo:
         story.say("A container and a route that are not ours are put beside them.")
         story.show("mcp", "delete", "hello", "passthrough")
         containers = host.podman.run("ps", "--all", "--quiet", "--no-trunc").split()
-        story.show("mcp", "events", "hello", "--lines", "5")
+        story.show("mcp", "events", "hello", "--lines", "6")
         story.verify("route, container, certificate, port: it went in that order", self._order_of_going() == _ORDER)
         story.verify("no container but the stranger's is left", containers == [stranger])
         story.verify("no route but the stranger's is left", table.hostnames() == [_FOREIGN])
@@ -160,7 +184,7 @@ class Demo:
 
     def _order_of_going(self) -> list[str]:
         """The reconcilers that took something of hello away, in the order in which they did."""
-        told = json.loads(self.host.mcp("events", "hello", "--lines", "5", "-o", "json").stdout)
+        told = json.loads(self.host.mcp("events", "hello", "--lines", "6", "-o", "json").stdout)
         gone = [event["actor"] for event in told["events"] if event["kind"] in {"withdrew", "removed", "released"}]
         return list(dict.fromkeys(gone))
 
@@ -180,6 +204,9 @@ class Demo:
 
     def _all_answer(self) -> bool:
         return self._answers() and web.answers(self.host.address, _TLS, images.tls_certificate(self.host.podman))
+
+    def _ids(self, which: str) -> set[str]:
+        return set(self.host.podman.run("ps", "--all", "--quiet", "--no-trunc", "--filter", which).split())
 
     def _container(self, name: str) -> str:
         return self.host.podman.run("inspect", "--format", "{{.Id}}", name).strip()

@@ -41,15 +41,25 @@ class Story:
 
     def read(self, *argv: str) -> str:
         """Runs a command and shows what it prints. Raises StackError when it fails."""
+        code, said = self._run(argv)
+        if code != 0:
+            raise StackError(f"{shlex.join(argv)} ended with {code}")
+        return said
+
+    def fails(self, *argv: str) -> str:
+        """Runs a command that must not succeed and shows what it prints. Raises StackError when it does."""
+        code, said = self._run(argv)
+        self.verify(f"it ends with {code}", code != 0)
+        return said
+
+    def _run(self, argv: tuple[str, ...]) -> tuple[int, str]:
         self._prompt(argv)
         done = subprocess.run(
             argv, check=False, env=self.env, stdin=subprocess.DEVNULL, timeout=120, capture_output=True, text=True
         )
         for line in (done.stdout + done.stderr).splitlines():
             self.console.print(f"{escape(line)}")
-        if done.returncode != 0:
-            raise StackError(f"{shlex.join(argv)} ended with {done.returncode}")
-        return done.stdout
+        return done.returncode, done.stdout + done.stderr
 
     def verify(self, what: str, holds: bool) -> None:
         """Says that something holds. Raises StackError when it does not: the demo ends there."""

@@ -3,11 +3,14 @@
 import http.client
 import socket
 import ssl
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 from stack.processes import StackError
 
@@ -38,6 +41,37 @@ def answers(address: tuple[str, int], hostname: str, ca: Path) -> bool:
     with suppress(OSError, http.client.HTTPException, StackError):
         return bool(fetch(address, hostname, ca, seconds=0.25))
     return False
+
+
+class Visitor:
+    """Somebody who asks for a page again and again, one request after the other, for as long as this is entered."""
+
+    def __init__(self, address: tuple[str, int], hostname: str, ca: Path) -> None:
+        self._fetch = partial(fetch, address, hostname, ca)
+        self._leaves = threading.Event()
+        self._thread = threading.Thread(target=self._visit, name="visitor")
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self.longest_gap = 0.0
+        """Between two answers, in seconds."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leaves.set()
+        self._thread.join()
+
+    def _visit(self) -> None:
+        last = time.monotonic()
+        while not self._leaves.is_set():
+            try:
+                self.answers.append(self._fetch())
+            except (OSError, http.client.HTTPException, StackError) as error:
+                self.failures.append(str(error))
+            now = time.monotonic()
+            self.longest_gap, last = max(self.longest_gap, now - last), now
 
 
 def is_ok(url: str) -> bool:

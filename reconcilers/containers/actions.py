@@ -181,7 +181,7 @@ class GiveUp(ContainerAction):
 
     def describe(self) -> str:
         """Says why it failed."""
-        return _because(f"give up {self.name}", self.cause)
+        return _because(f"give up {self.name}", self.cause.removeprefix(f"{self.name} "))
 
 
 @dataclass(frozen=True, slots=True)
