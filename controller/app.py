@@ -11,12 +11,12 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-
 from api.errors import Refused, RegistryUnavailable
 from api.service import Service
 from controller import listen
 from controller.agent import Agent, Loops, Task
+from controller.auth.door import open_door
+from controller.certificate import make_tls
 from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
 from controller.flapping import Flapping, FlappingSettings
@@ -33,7 +33,7 @@ from controller.rollouts import Rollouts
 from controller.settings import ImageRegistrySettings, Settings
 from controller.wakes import ALL, Waiters, Wakes
 from reconcilers.base import Reconciler
-from reconcilers.certs.ca import CaUnusable, EmbeddedCa, private_pem
+from reconcilers.certs.ca import CaUnusable, EmbeddedCa
 from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
 from reconcilers.containers.collection import CollectionSettings
@@ -53,8 +53,6 @@ from reconcilers.routes.reconciler import Routes
 
 _SCRAPE_PATIENCE = 5.0
 """Seconds that a scrape or a health check waits for the loop."""
-
-_API_LIFETIME = timedelta(days=365)
 
 
 def serve(settings: Settings) -> None:
@@ -87,7 +85,10 @@ async def _serve(settings: Settings) -> None:
             inspector.status,
             Looks(queues, node.refresh),
         )
-        api = await listen.start(plane, Path(settings.api.socket), await _tls(settings, ca))
+        door = await open_door(settings, registry)
+        tls = await asyncio.to_thread(make_tls, settings, ca)
+        bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
+        api = await listen.start(plane, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
@@ -267,14 +268,6 @@ async def _open_ca(settings: Settings) -> EmbeddedCa:
         return await asyncio.to_thread(EmbeddedCa.open, Path(settings.state_dir) / "ca", settings.node, utc_now)
     except CaUnusable as error:
         raise Refused(str(error)) from error
-
-
-async def _tls(settings: Settings, ca: EmbeddedCa) -> listen.Tls | None:
-    if not settings.api.listen:
-        return None
-    issued = await ca.issue("localhost", _API_LIFETIME)
-    pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in issued.chain)
-    return listen.Tls(settings.api.listen, pem, private_pem(issued.key))
 
 
 def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...] | None:

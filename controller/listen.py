@@ -1,25 +1,33 @@
-"""Puts the API where callers find it: a Unix socket that only its owner can open, and TLS on loopback if asked for."""
+"""Puts the API where callers find it: a Unix socket that only its owner can open, and TLS 1.3 if asked for."""
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # missing in the stubs only
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from api.access_server import AccessServicer
 from api.client import MAX_MESSAGE_BYTES
 from api.control_plane import ControlPlane
 from api.errors import Refused
-from api.gen.mcp.v1 import control_plane_pb2
+from api.gen.mcp.v1 import access_pb2, control_plane_pb2
+from api.gen.mcp.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
 from api.server import ControlPlaneServicer, ErrorInterceptor
+from controller.auth import methods
+from controller.auth.door import Door
 
-_SERVICE = control_plane_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"].full_name
+_SERVICES = (
+    control_plane_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"].full_name,
+    access_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +37,35 @@ class Tls:
     listen: str
     chain: bytes
     key: bytes
+    client_ca: bytes | None = None
+    """PEM of a CA: callers must show a certificate of its."""
 
 
-async def start(plane: ControlPlane, path: Path, tls: Tls | None) -> grpc.aio.Server:
-    """Serves the API, its health and its reflection. Raises Refused where an address cannot be had."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of the agent a connection may have."""
+
+    message_bytes: int = 4 * 1024 * 1024
+    streams: int = 256
+
+
+async def start(
+    plane: ControlPlane, door: Door, path: Path, tls: Tls | None, bounds: Bounds | None = None
+) -> grpc.aio.Server:
+    """Serves the API, its health and its reflection, all behind the door. Raises Refused for an address not to be had.
+
+    Raises RuntimeError where a method is served that nobody said who may call.
+    """
+    bounds = bounds or Bounds()
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor()], options=[("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+        interceptors=[ErrorInterceptor(), door.gate],
+        options=[
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", bounds.message_bytes),
+            ("grpc.max_concurrent_streams", bounds.streams),
+        ],
     )
-    add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
-    await _add_health(server)
-    reflection.enable_server_reflection((_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
+    methods.check(await _add_services(server, plane, door))
     _bind_socket(server, path)
     if tls is not None:
         _bind_tls(server, tls)
@@ -46,11 +73,36 @@ async def start(plane: ControlPlane, path: Path, tls: Tls | None) -> grpc.aio.Se
     return server
 
 
-async def _add_health(server: grpc.aio.Server) -> None:
+async def _add_services(server: grpc.aio.Server, plane: ControlPlane, door: Door) -> frozenset[str]:
+    """The paths of all methods that the server has from now on."""
+    register: Any = _Register(server)
+    add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), register)
+    add_AccessServiceServicer_to_server(AccessServicer(door.access), register)
     health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for name in ("", _SERVICE):
+    health_pb2_grpc.add_HealthServicer_to_server(health, register)
+    for name in ("", *_SERVICES):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+    reflecting = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # missing in the stubs only
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, register)
+    return frozenset(register.methods)
+
+
+class _Register:
+    """Hands methods on to a server, and notes which they are: a server cannot be asked."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.methods: set[str] = set()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        """As a server's."""
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """As a server's."""
+        self.methods |= {f"/{service}/{name}" for name in handlers}
+        self._server.add_registered_method_handlers(service, dict(handlers))  # type: ignore[attr-defined]  # as above
 
 
 def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
@@ -64,8 +116,9 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
 
 
 def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
+    credentials = grpc.ssl_server_credentials([(tls.key, tls.chain)], tls.client_ca, tls.client_ca is not None)
     try:
-        server.add_secure_port(tls.listen, grpc.ssl_server_credentials([(tls.key, tls.chain)]))
+        server.add_secure_port(tls.listen, credentials)
     except RuntimeError as error:
         raise Refused(f"api.listen: {tls.listen} cannot be listened on ({error}): choose another port") from error
 

@@ -6,13 +6,12 @@ registries has no variables: no variable's name could hold a registry's. A
 duration is in the unit that ends its name.
 """
 
-import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from api.complaints import Complaint, Tables, complaints
 from api.errors import Refused
@@ -20,52 +19,17 @@ from api.manifest import InvalidManifest, read
 from api.model import Model
 from api.resolve import Defaults
 from api.spec import Name
+from controller.auth.settings import AuditSettings, AuthSettings, JwtSettings, MciasSettings
 from controller.logs import LogFormat
+from controller.values import HOST_PORT, AbsolutePath, MaybePath, Seconds, host_port, https, listed, or_empty
 from reconcilers.containers.policy import Policy
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})")
-_LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
-
-
-def _absolute(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("is not an absolute path")
-    return value
-
-
-def _host_port(value: str) -> str:
-    found = _HOST_PORT.fullmatch(value)
-    if found is None or int(found[2]) > 65535:
-        raise ValueError("is not host:port, such as 127.0.0.1:9464")
-    return value
 
 
 def _registry(value: str) -> str:
-    found = _HOST_PORT.fullmatch(value if ":" in value.rpartition("]")[2] else f"{value}:443")
+    found = HOST_PORT.fullmatch(value if ":" in value.rpartition("]")[2] else f"{value}:443")
     if found is None or int(found[2]) > 65535 or "/" in value:
         raise ValueError(f'"{value}" is not host:port such as "mcr.example:8443"')
     return value
-
-
-def _https(value: str) -> str:
-    if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
-        raise ValueError("is not an https:// URL")
-    return value
-
-
-def _loopback(value: str) -> str:
-    if not _LOOPBACK.fullmatch(_host_port(value).rpartition(":")[0]):
-        raise ValueError("is not on loopback, and callers are not authenticated yet")
-    return value
-
-
-def _or_empty(check: Callable[[str], str]) -> AfterValidator:
-    return AfterValidator(lambda value: check(value) if value else value)
-
-
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
 def _host_name() -> str:
@@ -76,10 +40,16 @@ class ApiSettings(Model):
     """Where the API is served."""
 
     socket: AbsolutePath = Field(default="/run/mcp/agent.sock", description="Unix socket, 0600 in a folder of its own.")
-    listen: Annotated[str, _or_empty(_loopback)] = Field(
-        default="",
-        description="host:port for TLS over TCP; empty: none. Loopback only, as callers are not authenticated yet.",
+    listen: Annotated[str, or_empty(host_port)] = Field(
+        default="", description="host:port for TLS 1.3 over TCP, where callers show who they are; empty: none."
     )
+    names: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        description="Names and addresses in the agent's certificate, beside localhost, the host's and `listen`'s.",
+    )
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Of one message to the agent.")
+    max_streams: int = Field(default=256, ge=1, description="Calls at once over one connection; more have to wait.")
+    max_calls_per_caller: int = Field(default=256, ge=1, description="Calls at once of one caller; more are refused.")
 
 
 class RegistrySettings(Model):
@@ -117,10 +87,8 @@ class ImageRegistrySettings(Model):
     """A registry of images, by the host:port that references begin with."""
 
     username: str = Field(default="", description='Who we are there; with `token_file` anybody, which is "mcp".')
-    password_file: Annotated[str, _or_empty(_absolute)] = Field(
-        default="", description="File with the password; read anew at each pull."
-    )
-    token_file: Annotated[str, _or_empty(_absolute)] = Field(
+    password_file: MaybePath = Field(default="", description="File with the password; read anew at each pull.")
+    token_file: MaybePath = Field(
         default="", description="File with a token that serves as password; read anew at each pull."
     )
     tls_verify: bool = Field(default=True, description="false: any certificate will do, and plain HTTP.")
@@ -137,9 +105,7 @@ class ImageRegistrySettings(Model):
 class ProxySettings(Model):
     """mc-proxy."""
 
-    socket: Annotated[str, _or_empty(_absolute)] = Field(
-        default="", description="Its admin socket; empty: this node routes nothing."
-    )
+    socket: MaybePath = Field(default="", description="Its admin socket; empty: this node routes nothing.")
     cert_dir: AbsolutePath = Field(default="/srv/mc-proxy/certs", description="Where it finds certificates.")
     interval_seconds: Seconds = Field(default=0.5, description="Between two looks at its routes: it has no events.")
     timeout_seconds: Seconds = Field(default=10.0, description="Of one call.")
@@ -183,21 +149,21 @@ class CertificateSettings(Model):
 class AcmeSettings(Model):
     """An ACME server: Let's Encrypt, step-ca, Metacrypt."""
 
-    directory: Annotated[str, _or_empty(_https)] = Field(
+    directory: Annotated[str, or_empty(https)] = Field(
         default="", description="URL of its directory; to name it is to agree to its terms of service."
     )
-    ca_file: Annotated[str, _or_empty(_absolute)] = Field(
+    ca_file: MaybePath = Field(
         default="", description="PEM that its own TLS certificate leads to; empty: what this host trusts."
     )
-    root_file: Annotated[str, _or_empty(_absolute)] = Field(
+    root_file: MaybePath = Field(
         default="", description="PEM that the certificates it issues must lead to; empty: the topmost it sends."
     )
     contact: str = Field(default="", description="E-mail address for its operator; empty: none.")
     eab_key_id: str = Field(default="", description="Key id of an external account binding; empty: none is needed.")
-    eab_hmac_file: Annotated[str, _or_empty(_absolute)] = Field(
+    eab_hmac_file: MaybePath = Field(
         default="", description="File with the binding's HMAC key, base64url as the CA gives it."
     )
-    challenge_listen: Annotated[str, AfterValidator(_host_port)] = Field(
+    challenge_listen: Annotated[str, AfterValidator(host_port)] = Field(
         default="0.0.0.0:80", description="host:port where http-01 challenges are answered, while there are any."
     )
     timeout_seconds: Seconds = Field(default=90.0, description="For one certificate; its order goes on later.")
@@ -206,16 +172,14 @@ class AcmeSettings(Model):
 class MetacryptSettings(Model):
     """A CA of Metacrypt, by its REST interface."""
 
-    url: Annotated[str, _or_empty(_https)] = Field(default="", description="Where it is, without a path.")
-    ca_file: Annotated[str, _or_empty(_absolute)] = Field(
+    url: Annotated[str, or_empty(https)] = Field(default="", description="Where it is, without a path.")
+    ca_file: MaybePath = Field(
         default="", description="PEM that its own TLS certificate leads to; empty: what this host trusts."
     )
-    root_file: Annotated[str, _or_empty(_absolute)] = Field(
+    root_file: MaybePath = Field(
         default="", description="PEM that the certificates it issues must lead to; empty: the topmost it sends."
     )
-    token_file: Annotated[str, _or_empty(_absolute)] = Field(
-        default="", description="File with the bearer token; read anew each time."
-    )
+    token_file: MaybePath = Field(default="", description="File with the bearer token; read anew each time.")
     mount: str = Field(default="pki", description="The engine's mount.")
     issuer: str = Field(default="", description="Which of its CAs issues.")
     profile: str = Field(default="server", description="The profile of what is issued.")
@@ -247,7 +211,7 @@ class LoopSettings(Model):
 class MetricsSettings(Model):
     """Prometheus and health checks over HTTP."""
 
-    listen: Annotated[str, AfterValidator(_host_port)] = Field(
+    listen: Annotated[str, AfterValidator(host_port)] = Field(
         default="127.0.0.1:9464", description="host:port of /metrics, /healthz and /readyz."
     )
 
@@ -265,6 +229,10 @@ class Settings(Model):
     node: Name = Field(default_factory=_host_name, description="This node's name; default: the host's.")
     state_dir: AbsolutePath = Field(default="/var/lib/mcp", description="The registry, the CA and open orders.")
     api: ApiSettings = ApiSettings()
+    auth: AuthSettings = AuthSettings()
+    mcias: MciasSettings = MciasSettings()
+    jwt: JwtSettings = JwtSettings()
+    audit: AuditSettings = AuditSettings()
     registry: RegistrySettings = RegistrySettings()
     podman: PodmanSettings = PodmanSettings()
     images: ImageSettings = ImageSettings()

@@ -52,7 +52,7 @@ class Doors:
         return await self._read(lambda transaction: self._newest(transaction, query))
 
     async def prune_audit(self, keep: timedelta, most: int) -> None:
-        """Forgets what is older than `keep`, and all but the newest `most`."""
+        """Forgets what is older than `keep`, and of what did not end well all but the newest `most`."""
         await self._write(lambda transaction: self._prune(transaction, self._clock() - keep, most))
 
     def _add_token(self, transaction: Transaction, token: Token, sha256: str) -> None:
@@ -97,9 +97,10 @@ class Doors:
 
     def _prune(self, transaction: Transaction, oldest: datetime, most: int) -> None:
         ours = AuditRow.node == self._node
-        newest_to_forget = select(AuditRow.id).where(ours).order_by(AuditRow.id.desc()).offset(most).limit(1)
+        refused = ours, AuditRow.outcome != "OK"
+        newest_to_forget = select(AuditRow.id).where(*refused).order_by(AuditRow.id.desc()).offset(most).limit(1)
         transaction.session.execute(delete(AuditRow).where(ours, AuditRow.at < oldest))
-        transaction.session.execute(delete(AuditRow).where(ours, AuditRow.id <= newest_to_forget.scalar_subquery()))
+        transaction.session.execute(delete(AuditRow).where(*refused, AuditRow.id <= newest_to_forget.scalar_subquery()))
 
     async def _read(self, work: Callable[[Transaction], T]) -> T:
         return await self._store.run(work, Mode.READ)

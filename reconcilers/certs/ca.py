@@ -5,6 +5,7 @@ for nobody else to read. They are made on the first start. One that is damaged
 is never replaced silently: every client that trusts it would have to be told.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -65,10 +66,12 @@ class EmbeddedCa:
         key = ec.generate_private_key(ec.SECP256R1())
         return Issued(key, self.sign(hostname, key, lifetime))
 
-    def sign(self, hostname: str, key: PrivateKey, lifetime: timedelta) -> Chain:
+    def sign(
+        self, hostname: str, key: PrivateKey, lifetime: timedelta, others: Sequence[x509.GeneralName] = ()
+    ) -> Chain:
         """Leaf and root; the root is sent too, as a leaf alone fails with proxies that want the full chain.
 
-        Raises IssueFailed once the CA has expired.
+        `others` are further names and addresses of the same server. Raises IssueFailed once the CA has expired.
         """
         now = self._clock()
         last = self.certificate.not_valid_after_utc
@@ -82,7 +85,9 @@ class EmbeddedCa:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - min(lifetime * _BACKDATE, _MOST_BACKDATE))
             .not_valid_after(min(now + lifetime, last))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=not _subject(hostname))
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(hostname), *others]), critical=not _subject(hostname)
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from api.access import Role, TokenRequest
 from api.client import Client
 from api.conditions import ConditionType, Reason, Status
 from api.control_plane import Watched
+from api.errors import Unauthenticated
 from api.service import Service
 from stack.web import free_port, is_ok, wait_for
 from tests.unit.controller.registry.samples import spec
@@ -144,8 +148,49 @@ async def test_tls_on_loopback_is_trusted_by_the_agents_own_ca(program: Program)
     port = free_port()
     program.start(MCP_API_LISTEN=f"127.0.0.1:{port}")
     ca = f"{program.folder}/state/ca/ca.pem"
-    async with Client(f"localhost:{port}", actor="ann", ca_file=ca) as client:
+    async with program.client() as local:
+        made = await local.access.create_token(TokenRequest(name="ci", role=Role.VIEWER))
+    async with Client(f"localhost:{port}", actor="ann", ca_file=ca, token=made.secret) as client:
         assert (await client.node_status()).node == "rift"
+    async with Client(f"localhost:{port}", actor="ann", ca_file=ca) as stranger:
+        with pytest.raises(Unauthenticated):
+            await stranger.node_status()
+
+
+def test_no_handshake_of_an_older_tls_succeeds(program: Program) -> None:
+    port = free_port()
+    program.start(MCP_API_LISTEN=f"127.0.0.1:{port}")
+    context = ssl.create_default_context(cafile=f"{program.folder}/state/ca/ca.pem")
+    context.set_alpn_protocols(["h2"])
+
+    def version() -> str | None:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as tls,
+        ):
+            return tls.version()
+
+    assert version() == "TLSv1.3"
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(OSError, match=r"EOF|reset|alert"):
+        version()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"MCP_API_LISTEN": "0.0.0.0:1", "MCP_AUTH_TOKENS": "false"}, "api.listen: nobody could come in"),
+        ({"MCP_JWT_ISSUER": "https://id.example"}, "jwt.audience is missing"),
+        ({"MCP_JWT_ISSUER": "i", "MCP_JWT_AUDIENCE": "a"}, "[jwt] needs one of jwks_url and key_file"),
+        ({"MCP_JWT_ISSUER": "i", "MCP_JWT_AUDIENCE": "a", "MCP_JWT_KEY_FILE": "/k"}, "[jwt] needs roles"),
+        ({"MCP_AUTH_CERTIFICATES": "laptop:admin"}, "auth.client_ca_file is missing"),
+    ],
+)
+def test_settings_that_make_no_door_are_refused(program: Program, variables: dict[str, str], sentence: str) -> None:
+    for command in ("check-config", "serve"):
+        done = program.run(command, **variables)
+        assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+        assert sentence in done.stderr
 
 
 def test_a_second_agent_of_one_registry_is_refused(program: Program) -> None:

@@ -17,6 +17,18 @@ OTHER = {
     "MCP_STATE_DIR": "/var/lib/other",
     "MCP_API_SOCKET": "/run/other/agent.sock",
     "MCP_API_LISTEN": "[::1]:9444",
+    "MCP_API_NAMES": "rift.example, 192.0.2.7",
+    "MCP_API_MAX_MESSAGE_BYTES": "2048",
+    "MCP_AUTH_TOKENS": "false",
+    "MCP_AUTH_CLIENT_CA_FILE": "/etc/clients.pem",
+    "MCP_AUTH_CERTIFICATES": "laptop:operator",
+    "MCP_MCIAS_URL": "https://mcias.example:8443",
+    "MCP_MCIAS_CA_FILE": "/etc/ca.pem",
+    "MCP_MCIAS_ROLES": "admin:viewer",
+    "MCP_JWT_JWKS_URL": "https://id.example/jwks",
+    "MCP_JWT_KEY_FILE": "/etc/id.pem",
+    "MCP_JWT_CA_FILE": "/etc/ca.pem",
+    "MCP_JWT_ROLES": "staff:operator, boss:admin",
     "MCP_REGISTRY_URL": "postgresql+psycopg://db/mcp",
     "MCP_PODMAN_SOCKET": "/run/user/1/podman.sock",
     "MCP_MCPROXY_SOCKET": "/run/mc-proxy.sock",
@@ -145,8 +157,15 @@ def test_variables_of_others_are_none_of_ours(tmp_path: Path) -> None:
         ("[metrics]\nlisten = '9464'", '{f}:2: metrics.listen: "9464" is not host:port, such as 127.0.0.1:9464'),
         ("[metrics]\nlisten = 'a:99999'", '{f}:2: metrics.listen: "a:99999" is not host:port, such as 127.0.0.1:9464'),
         (
-            "[api]\nlisten = '0.0.0.0:1'",
-            '{f}:2: api.listen: "0.0.0.0:1" is not on loopback, and callers are not authenticated yet',
+            "[jwt]\nroles = ['staff:king']",
+            (
+                '{f}:2: jwt.roles[0]: "staff:king" is not a name and one of the roles viewer, operator, admin, '
+                'such as "staff:operator"'
+            ),
+        ),
+        (
+            "[mcias]\nroles = ['guest:viewer']",
+            '{f}:2: mcias.roles[0]: "guest:viewer" lets guests in, and they are refused always',
         ),
         (
             "[log]\nlevel = 'warn'",

@@ -65,11 +65,12 @@ async def test_the_audit_tells_the_newest_last_and_of_whom_it_is_asked(registry:
     ]
 
 
-async def test_the_audit_forgets_what_is_old_and_what_is_too_much(registry: Registry) -> None:
+async def test_the_audit_forgets_what_is_old_and_refusals_that_are_too_many(registry: Registry) -> None:
     now = registry._clock()
-    for age in (40, 20, 10, 0):
-        await registry.doors.record(record(f"d{age}", at=now - timedelta(days=age)), durable=False)
+    for age, outcome in ((40, "OK"), (20, "OK"), (15, "NOT_FOUND"), (10, "NOT_FOUND"), (0, "OK")):
+        made = record(f"d{age}", at=now - timedelta(days=age), outcome=outcome)
+        await registry.doors.record(made, durable=False)
     await registry.doors.prune_audit(timedelta(days=30), 100)
-    assert [made.service for made in await registry.doors.audit(AuditQuery())] == ["d20", "d10", "d0"]
+    assert [made.service for made in await registry.doors.audit(AuditQuery())] == ["d20", "d15", "d10", "d0"]
     await registry.doors.prune_audit(timedelta(days=30), 1)
-    assert [made.service for made in await registry.doors.audit(AuditQuery())] == ["d0"]
+    assert [made.service for made in await registry.doors.audit(AuditQuery())] == ["d20", "d10", "d0"]

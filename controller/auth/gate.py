@@ -1,0 +1,214 @@
+"""Stands before every method: who calls, may they, are they not calling too much; and what is written down of it.
+
+Requests are parsed only once their caller may make them. The gate raises what
+the error interceptor, which stands before it, translates.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from api.access import AuditRecord, Identity, set_caller
+from api.errors import Forbidden, McpError, TooMany, Unauthenticated
+from api.server import Context, Handler, answers, behavior_of, rewrapped
+from controller.auth.audit import Audit
+from controller.auth.doorman import SOCKET, Doorman, address_of
+from controller.auth.methods import Rule
+from reconcilers.base import Clock
+
+_LONGEST_DETAIL = 200
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one call while it goes on."""
+
+    method: str
+    address: str
+    identity: Identity | None = None
+    admitted: bool = False
+    dry_run: bool = False
+    service: str = ""
+    generation: int = 0
+
+    def asked(self, request: Message) -> None:
+        """Learns from a request what it is about. Of a stream, the first that says so counts."""
+        self.dry_run = self.dry_run or bool(getattr(request, "dry_run", False))
+        spec = getattr(request, "spec", None)
+        name = getattr(spec, "name", "") or getattr(request, "service", "") or getattr(request, "name", "")
+        self.service = self.service or (name if isinstance(name, str) else "")
+
+    def answered(self, answer: Message) -> None:
+        """Learns from the answer which generation the service has since."""
+        self.generation = getattr(getattr(answer, "service", None), "generation", 0)
+
+
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Lets through who may pass, by one table of rules."""
+
+    def __init__(
+        self, rules: Mapping[str, Rule], doorman: Doorman, audit: Audit, clock: Clock, *, calls_per_caller: int
+    ) -> None:
+        self._rules = rules
+        self._doorman = doorman
+        self._audit = audit
+        self._clock = clock
+        self._calls_per_caller = calls_per_caller
+        self._calls: Counter[tuple[str, str]] = Counter()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Stands before the handler of any kind of call, and of none."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        rule = self._rules.get(method)
+        if handler is None or rule is None:
+            return grpc.stream_stream_rpc_method_handler(self._nowhere(method))
+        return rewrapped(handler, self._unary(method, rule, handler), self._stream(method, rule, handler), raw=True)
+
+    def _nowhere(self, method: str) -> Callable[[Any, Context], Awaitable[None]]:
+        async def refused(request: Any, context: Context) -> None:  # noqa: ARG001  # gRPC's
+            await self._doorman.identify(context)
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {method}")
+
+        return refused
+
+    def _unary(self, method: str, rule: Rule, handler: Handler) -> Callable[[Any, Context], Awaitable[Message]]:
+        async def guarded(request: Any, context: Context) -> Message:
+            async with self._passing(method, rule, context) as call:
+                answer: Message = await behavior_of(handler)(_read(handler, request, call), context)
+                call.answered(answer)
+                return answer
+
+        return guarded
+
+    def _stream(self, method: str, rule: Rule, handler: Handler) -> Callable[[Any, Context], AsyncIterator[Message]]:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Message]:
+            async with self._passing(method, rule, context) as call, self._while_let_in(call, context):
+                async for answer in answers(behavior_of(handler), _read(handler, request, call), context):
+                    yield answer
+
+        return guarded
+
+    @asynccontextmanager
+    async def _passing(self, method: str, rule: Rule, context: Context) -> AsyncIterator[Call]:
+        call = Call(method.removeprefix("/"), address_of(context))
+        try:
+            identity = call.identity = await self._doorman.identify(context)
+            with self._admitted(identity, rule):
+                call.admitted = True
+                set_caller(identity)
+                yield call
+        except BaseException as error:
+            await self._write_down(call, rule, error)
+            raise
+        else:
+            await self._write_down(call, rule, None)
+
+    @contextmanager
+    def _admitted(self, identity: Identity, rule: Rule) -> Iterator[None]:
+        """Raises Forbidden, TooMany."""
+        if not identity.role.covers(rule.role):
+            raise Forbidden(f"{identity.name} is {identity.role}, and this needs {rule.role}")
+        key = (identity.how, identity.name)
+        if self._calls[key] >= self._calls_per_caller:
+            raise TooMany(f"{identity.name} has {self._calls_per_caller} calls open: end some first")
+        self._calls[key] += 1
+        try:
+            yield
+        finally:
+            self._calls[key] -= 1
+            if not self._calls[key]:
+                del self._calls[key]
+
+    @asynccontextmanager
+    async def _while_let_in(self, call: Call, context: Context) -> AsyncIterator[None]:
+        """Ends what goes on inside once its caller would not be let in any more."""
+        identity = call.identity
+        if identity is None or call.address == SOCKET:
+            yield
+            return
+        watch = asyncio.create_task(self._doorman.until_refused(identity, context), name="until-refused")
+        patience = asyncio.timeout(None)
+
+        def end(watch: asyncio.Task[McpError]) -> None:
+            if not watch.cancelled():
+                patience.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with patience:
+                watch.add_done_callback(end)
+                try:
+                    yield
+                finally:
+                    watch.remove_done_callback(end)
+                    watch.cancel()
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise watch.result() from None
+
+    async def _write_down(self, call: Call, rule: Rule, error: BaseException | None) -> None:
+        refused = not call.admitted or isinstance(error, Unauthenticated | Forbidden)
+        if isinstance(error, TooMany) and call.identity is None:
+            # Those who were refused before it have rows; this one is what keeps there from being a million.
+            return
+        if not refused and (not rule.writes or (call.dry_run and error is None)):
+            return
+        identity = call.identity
+        await self._audit.write(
+            AuditRecord(
+                at=self._clock(),
+                actor=identity.name if identity else "",
+                role=identity.role if identity else "",
+                address=call.address,
+                how=identity.how if identity else "",
+                method=call.method,
+                service=call.service,
+                generation=call.generation,
+                outcome=_outcome(error),
+                # What a handler says may quote what it was given.
+                detail=_detail(error) if refused else "",
+            )
+        )
+
+
+def _read(handler: Handler, request: Any, call: Call) -> Any:
+    """The request, parsed and looked at; of a stream, as it comes."""
+
+    def parsed(raw: bytes) -> Any:
+        message: Any = handler.request_deserializer(raw) if handler.request_deserializer else raw
+        call.asked(message)
+        return message
+
+    async def each(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in requests:
+            yield parsed(raw)
+
+    return each(request) if handler.request_streaming else parsed(request)
+
+
+def _outcome(error: BaseException | None) -> str:
+    match error:
+        case None:
+            return "OK"
+        case McpError():
+            return error.code.name
+        case asyncio.CancelledError() | GeneratorExit():
+            return "CANCELLED"
+        case _:
+            return "INTERNAL"
+
+
+def _detail(error: BaseException | None) -> str:
+    return error.message[:_LONGEST_DETAIL] if isinstance(error, McpError) else ""
