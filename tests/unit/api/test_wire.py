@@ -10,6 +10,7 @@ from api import conditions, service, spec
 from api.gen.mcp.v1 import service_pb2, spec_pb2
 from api.model import Model
 from api.wire import from_wire, to_wire
+from tests.unit.api.definitions import full
 
 PAIRS: list[tuple[type[BaseModel], Descriptor]] = [
     (spec.ServiceSpec, spec_pb2.ServiceSpec.DESCRIPTOR),
@@ -48,68 +49,13 @@ NOW = datetime(2026, 11, 25, 9, 36, 0, 123456, tzinfo=UTC)
 
 
 def full_service() -> service.Service:
-    component = spec.ComponentSpec(
-        name="web",
-        image="registry:5000/hello:v1.0.0",
-        version="v1.0.0",
-        network="net",
-        user="1:1",
-        restart=spec.RestartPolicy.ON_FAILURE,
-        ports=("127.0.0.1:18443:8443", "53:53/udp"),
-        volumes=(),
-        cmd=("a", ""),
-        env=("A=b", "B="),
-        pull=spec.PullPolicy.NEWER,
-        depends_on=("bare",),
-        entrypoint=("/bin/web",),
-        working_dir="/srv",
-        secrets=("key:/etc/key",),
-        labels={"team": "infra"},
-        extra_hosts=("db.example:10.0.0.5",),
-        memory="512M",
-        cpus=0.5,
-        pids=100,
-        read_only=True,
-        tmpfs=("/tmp:size=64M",),
-        cap_drop=("ALL",),
-        cap_add=("NET_BIND_SERVICE",),
-        privileged=True,
-        host_namespaces=(spec.HostNamespace.PID,),
-        stop_signal="SIGINT",
-        stop_timeout="30s",
-        health=spec.HealthSpec(
-            http="/healthz",
-            status=204,
-            tls=True,
-            route="rest",
-            interval="5s",
-            timeout="1s",
-            retries=5,
-            start_period="1m",
-            liveness=False,
-        ),
-        update=spec.UpdateSpec(strategy=spec.Strategy.BLUE_GREEN, deadline="90s", drain="2m"),
-        routes=(spec.RouteSpec(name="rest", port=8443, mode=spec.RouteMode.L7, hostname="A.example", public=True),),
-    )
-    definition = spec.ServiceSpec(
-        name="hello",
-        node="rift",
-        active=False,
-        version="v1",
-        path="src",
-        tier=spec.Tier.CORE,
-        depends_on=("mcias",),
-        build=spec.BuildSpec(images={"hello": "Dockerfile"}),
-        snapshot=spec.SnapshotSpec(method="cp", exclude=("x",)),
-        components=(component, spec.ComponentSpec(name="bare", image="x:1")),
-    )
     return service.Service(
         uid="u",
         name="hello",
         node="rift",
         generation=3,
         actor="alice",
-        spec=definition,
+        spec=full(),
         created_at=NOW,
         updated_at=NOW,
         deletion_requested_at=NOW,
