@@ -92,6 +92,8 @@ class ResolvedComponent(Model):
     """A component with nothing left open but its host ports."""
 
     name: str
+    active: bool
+    """Whether it is to run."""
     container_name: str
     image: str
     network: str
@@ -167,6 +169,7 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
     network = component.network or defaults.network
     return ResolvedComponent(
         name=component.name,
+        active=spec.runs(component.name),
         container_name=container_name(spec.name, component.name),
         image=_image(spec, index, component, defaults),
         network=network,

@@ -105,6 +105,8 @@ class Component(Model):
     """What was wanted then: while that is wanted, it is not tried again."""
     failure: str = ""
     """Why it was given up."""
+    stopped: bool = False
+    """Whether it does not run because somebody stopped it: once it shall run again, it just starts."""
 
 
 class RouteClaim(Model):

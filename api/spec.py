@@ -293,6 +293,7 @@ class ComponentSpec(Model):
     """One container of a service."""
 
     name: Name
+    active: bool = Field(default=True, description="false: MCP keeps it stopped while the others run.")
     image: Image | None = Field(default=None, description="Default: derived from registry, service and version.")
     version: Version | None = Field(default=None, description="Tag of a derived image; overrides the service's.")
     network: Text | None = None
@@ -365,6 +366,10 @@ class ServiceSpec(Model):
     build: BuildSpec | None = None
     snapshot: SnapshotSpec | None = None
     components: tuple[ComponentSpec, ...] = Field(min_length=1)
+
+    def runs(self, component: str) -> bool:
+        """Whether that component is to run: its service is active, and so is it."""
+        return self.active and any(one.name == component and one.active for one in self.components)
 
     @model_validator(mode="after")
     def _components_are_distinct(self) -> Self:

@@ -137,7 +137,7 @@ def _component(service: Service, name: str, now: datetime) -> Iterator[Row]:
     # What was good when nobody could look is not known to be good.
     unknown = _unknown(service)
     style = _WAITS if unknown else _GOOD if seen.ready else _BAD if seen.state in _ENDED else _WAITS
-    if seen.state is ContainerState.EXITED and (seen.exit_code == 0 or not service.spec.active):
+    if seen.state is ContainerState.EXITED and (seen.exit_code == 0 or not service.spec.runs(name)):
         style = _ASIDE
     yield Row("", ("last seen " if unknown else "") + _state(seen, now) + _history(seen, service, now), style)
     digest = f" ({seen.digest[:_DIGEST]})" if seen.digest else ""

@@ -110,7 +110,7 @@ def _unready(service: Service) -> str:
 def _desired(service: Service, spec: ComponentSpec | None) -> str:
     if service.deleting or spec is None:
         return "removed"
-    return "running" if service.spec.active else "stopped"
+    return "running" if service.spec.runs(spec.name) else "stopped"
 
 
 def _observed(service: Service, seen: Component | None) -> str:

@@ -139,7 +139,8 @@ def _ended(
 ) -> Step:
     exited = f"exited with {found.exit_code}"
     before = service.condition(ConditionType.CONTAINERS_RUNNING)
-    if before is not None and before.reason is Reason.STOPPED:
+    known = service.component(component.name)
+    if (before is not None and before.reason is Reason.STOPPED) or (known is not None and known.stopped):
         return acts(start(component, found, "the definition says active = true again", 0))
     if completed(component, found):
         return Step((), Outcome(Status.TRUE, Reason.CONVERGED, f"{found.name} completed"))

@@ -13,7 +13,7 @@ def awaited(resolved: ResolvedService, component: ResolvedComponent, world: Worl
         return f"service {service}, which {why}"
     needed = (other for other in resolved.components if other.name in component.depends_on)
     for other in unready(resolved, needed, world):
-        return f"component {other.name}, which is not ready"
+        return f"component {other.name}, which is {'not ready' if other.active else 'stopped'}"
     return ""
 
 

@@ -18,11 +18,11 @@ _INACTIVE = "the definition says active = false"
 def plan(service: Service, resolved: ResolvedService, world: World, backoff: RestartBackoff) -> Plan:
     """The next actions for a service that is to exist."""
     dropped = Step(tuple(_dropped(service, resolved, world)), CONVERGED)
-    if not resolved.active:
-        steps = [_stopped(service, component, world) for component in resolved.components]
-    else:
-        components = sorted(resolved.components, key=lambda component: component.name in world.failed)
-        steps = [step(service, resolved, component, world, backoff) for component in components]
+    components = sorted(resolved.components, key=lambda component: component.name in world.failed)
+    steps = [
+        step(service, resolved, component, world, backoff) if component.active else _stopped(service, component, world)
+        for component in components
+    ]
     return _joined([dropped, *steps])
 
 
@@ -53,20 +53,22 @@ def plan_deletion(service: Service, components: Mapping[str, ResolvedComponent],
 
 
 def _stopped(service: Service, component: ResolvedComponent, world: World) -> Step:
-    """What a component needs whose service is to be stopped: one container that does not run."""
+    """What a component needs that is to be stopped, alone or with its service: one container that does not run."""
     found = cast(service.name, component.container_name, world)
-    outcome = Outcome(Status.FALSE, Reason.STOPPED, "stopped, as defined")
+    # One that is stopped alone is as it should be, and holds up nothing.
+    outcome = CONVERGED if service.spec.active else Outcome(Status.FALSE, Reason.STOPPED, "stopped, as defined")
     actions = list(_superfluous(component, found))
     if found.current is None or found.current.state not in (ContainerState.RUNNING, ContainerState.PAUSED):
         return Step(tuple(actions), outcome)
     stop = Stop(component=component.name, name=found.current.name, cause=_INACTIVE, container_id=found.current.id)
     led_to = any(claim.component == component.name and claim.backend for claim in service.claims)
+    reason = Reason.PROGRESSING if service.spec.active else Reason.STOPPED
+    message = f"{found.current.name} waits for its open connections to end"
     match drained(component, found.current, world, _INACTIVE, led_to=led_to):
         case Drain() as drain:
-            return Step((*actions, drain), outcome)
+            return Step((*actions, drain), Outcome(Status.FALSE, reason, message))
         case timedelta() as left:
-            message = f"{found.current.name} waits for its open connections to end"
-            return Step(tuple(actions), Outcome(Status.FALSE, Reason.STOPPED, message, left))
+            return Step(tuple(actions), Outcome(Status.FALSE, reason, message, left))
     return Step((*actions, stop), outcome)
 
 

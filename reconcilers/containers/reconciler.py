@@ -258,7 +258,9 @@ class Containers:
     def _waits_for_routes(self, service: Service, world: World) -> bool:
         """Whether a container may end, or take over, once a route has moved."""
         owned = world.observation.owned(self._node, service.name)
-        return any(one.name.endswith(model.NEXT) or (one.running and not service.spec.active) for one in owned)
+        return any(
+            one.name.endswith(model.NEXT) or (one.running and not service.spec.runs(one.component)) for one in owned
+        )
 
     def _picture_changed(self, before: Observation | None, after: Observation | None) -> None:
         if after is None:

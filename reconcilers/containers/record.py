@@ -83,8 +83,17 @@ def _observed(
         retry_at=_retry_at(service, container, world, backoff),
         message=_message(container, world),
         last_words="" if ready else world.last_words.get(container.id, ""),
+        stopped=_stopped(service, container, known),
         **_failure(service, known),
     )
+
+
+def _stopped(service: Service, container: ContainerObservation, known: Component | None) -> bool:
+    """It stays so until it runs again: the wish that stopped it may be gone by then."""
+    if container.state is not ContainerState.EXITED:
+        return False
+    was = known is not None and known.stopped and known.container_id == container.id
+    return was or not service.spec.runs(container.component)
 
 
 def _failure(service: Service, known: Component | None) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def _failure(service: Service, known: Component | None) -> dict[str, Any]:
 def _retry_at(
     service: Service, container: ContainerObservation, world: World, backoff: RestartBackoff
 ) -> datetime | None:
-    if container.state is not ContainerState.EXITED or not service.spec.active:
+    if container.state is not ContainerState.EXITED or not service.spec.runs(container.component):
         return None
     restarts = backoff.counted(service.component(container.component), container, world.now)
     return backoff.due(restarts, container.started_at)

@@ -96,7 +96,8 @@ class Sight:
         except Terminal as problem:
             return [problem.message]
         # What the registry remembers of them may be from before a reboot.
-        return [component.container_name for component in unready(definition, definition.components, world)]
+        needed = (component for component in definition.components if component.active)
+        return [component.container_name for component in unready(definition, needed, world)]
 
     async def with_connections(self, service: str, world: World) -> World:
         """The same, and who is connected to the service's containers, where one of them may have to end."""
@@ -138,5 +139,5 @@ def _expectation(service: Service, definition: ResolvedService, node: str, obser
 
 def newer(definition: ResolvedService) -> tuple[str, ...]:
     """The images of which it is asked what their tags stand for."""
-    wanted = (component.image for component in definition.components if component.pull is PullPolicy.NEWER)
-    return tuple(wanted) if definition.active else ()
+    components = (component for component in definition.components if component.active)
+    return tuple(component.image for component in components if component.pull is PullPolicy.NEWER)

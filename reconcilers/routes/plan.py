@@ -31,8 +31,8 @@ _GRAVEST_FIRST = (
 
 
 def wanted(desired: ResolvedService) -> tuple[ResolvedRoute, ...]:
-    """The routes that shall be there: none while the service is stopped."""
-    return desired.routes if desired.active else ()
+    """The routes that shall be there: none of what is stopped."""
+    return tuple(route for component in desired.components if component.active for route in component.routes)
 
 
 def plan(service: Service, desired: ResolvedService, observed: Observed) -> Plan:
@@ -82,12 +82,14 @@ def _outcome(desired: ResolvedService, problems: list[_Problem]) -> Outcome:
 def _withdrawals(service: Service, desired: ResolvedService, listing: Listing) -> Iterable[Withdraw]:
     """What is not defined any more goes with its name; what is only stopped goes, too, but keeps it."""
     defined = {_key(route) for route in desired.routes}
+    shown = {_key(route) for route in wanted(desired)}
     for claim in _in_order(service):
         key = claim.listener, claim.hostname
         if key not in defined:
             yield _withdrawal(claim, "not defined any more")
-        elif not desired.active and (claim.backend or key in listing.routes):
-            yield _withdrawal(claim, "the service is stopped", keep=True)
+        elif key not in shown and (claim.backend or key in listing.routes):
+            stopped = f"component {claim.component}" if desired.active else "the service"
+            yield _withdrawal(claim, f"{stopped} is stopped", keep=True)
 
 
 def _withdrawal(claim: RouteClaim, cause: str, *, keep: bool = False) -> Withdraw:

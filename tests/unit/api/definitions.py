@@ -127,6 +127,7 @@ def full() -> ServiceSpec:
         components=(
             ComponentSpec(
                 name="web",
+                active=False,
                 image="reg:5000/full:v1.0.0",
                 version="v1.0.1",
                 network="mcpnet",

@@ -293,6 +293,7 @@ class Component(_message.Message):
     FAILED_GENERATION_FIELD_NUMBER: _builtins.int
     FAILED_REQUEST_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     container_name: _builtins.str
     container_id: _builtins.str
@@ -309,6 +310,7 @@ class Component(_message.Message):
     failed_generation: _builtins.int
     failed_request: _builtins.str
     failure: _builtins.str
+    stopped: _builtins.bool
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedPort]: ...
     @_builtins.property
@@ -337,10 +339,11 @@ class Component(_message.Message):
         failed_generation: _builtins.int = ...,
         failed_request: _builtins.str = ...,
         failure: _builtins.str = ...,
+        stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "retry_at", b"retry_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "container_id", b"container_id", "container_name", b"container_name", "digest", b"digest", "exit_code", b"exit_code", "failed_generation", b"failed_generation", "failed_request", b"failed_request", "failure", b"failure", "generation", b"generation", "image", b"image", "last_words", b"last_words", "message", b"message", "name", b"name", "ports", b"ports", "ready", b"ready", "restarts", b"restarts", "retry_at", b"retry_at", "slot", b"slot", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "container_id", b"container_id", "container_name", b"container_name", "digest", b"digest", "exit_code", b"exit_code", "failed_generation", b"failed_generation", "failed_request", b"failed_request", "failure", b"failure", "generation", b"generation", "image", b"image", "last_words", b"last_words", "message", b"message", "name", b"name", "ports", b"ports", "ready", b"ready", "restarts", b"restarts", "retry_at", b"retry_at", "slot", b"slot", "started_at", b"started_at", "state", b"state", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -198,6 +198,7 @@ class ComponentSpec(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
@@ -229,6 +230,8 @@ class ComponentSpec(_message.Message):
     UPDATE_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    active: _builtins.bool
+    """Unset: true."""
     image: _builtins.str
     version: _builtins.str
     network: _builtins.str
@@ -289,6 +292,7 @@ class ComponentSpec(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
+        active: _builtins.bool | None = ...,
         image: _builtins.str | None = ...,
         version: _builtins.str | None = ...,
         network: _builtins.str | None = ...,
@@ -320,10 +324,12 @@ class ComponentSpec(_message.Message):
         update: Global___UpdateSpec | None = ...,
         routes: _abc.Iterable[Global___RouteSpec] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "cpus", b"cpus", "entrypoint", b"entrypoint", "health", b"health", "image", b"image", "memory", b"memory", "network", b"network", "pids", b"pids", "pull", b"pull", "restart", b"restart", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "active", b"active", "cpus", b"cpus", "entrypoint", b"entrypoint", "health", b"health", "image", b"image", "memory", b"memory", "network", b"network", "pids", b"pids", "pull", b"pull", "restart", b"restart", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cmd", b"cmd", "cpus", b"cpus", "depends_on", b"depends_on", "entrypoint", b"entrypoint", "env", b"env", "extra_hosts", b"extra_hosts", "health", b"health", "host_namespaces", b"host_namespaces", "image", b"image", "labels", b"labels", "memory", b"memory", "name", b"name", "network", b"network", "pids", b"pids", "ports", b"ports", "privileged", b"privileged", "pull", b"pull", "read_only", b"read_only", "restart", b"restart", "routes", b"routes", "secrets", b"secrets", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tmpfs", b"tmpfs", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "active", b"active", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cmd", b"cmd", "cpus", b"cpus", "depends_on", b"depends_on", "entrypoint", b"entrypoint", "env", b"env", "extra_hosts", b"extra_hosts", "health", b"health", "host_namespaces", b"host_namespaces", "image", b"image", "labels", b"labels", "memory", b"memory", "name", b"name", "network", b"network", "pids", b"pids", "ports", b"ports", "privileged", b"privileged", "pull", b"pull", "read_only", b"read_only", "restart", b"restart", "routes", b"routes", "secrets", b"secrets", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tmpfs", b"tmpfs", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__active: _TypeAlias = _typing.Literal["active"]  # noqa: Y015
+    _WhichOneofArgType__active: _TypeAlias = _typing.Literal["_active", b"_active"]  # noqa: Y015
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
@@ -348,6 +354,8 @@ class ComponentSpec(_message.Message):
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
     _WhichOneofReturnType__working_dir: _TypeAlias = _typing.Literal["working_dir"]  # noqa: Y015
     _WhichOneofArgType__working_dir: _TypeAlias = _typing.Literal["_working_dir", b"_working_dir"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active) -> _WhichOneofReturnType__active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload

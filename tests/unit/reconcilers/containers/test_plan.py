@@ -208,6 +208,32 @@ def test_active_again_starts_what_was_stopped_whatever_its_policy(policy: Restar
     assert (action.restarts, action.cause) == (0, "the definition says active = true again")
 
 
+def test_one_component_is_stopped_while_the_others_run() -> None:
+    service = shop(web(active=False), task())
+    made = requests(service)
+    plan = decide(service, world(container(made["web"]), container(made["task"])))
+    assert [(type(action), action.subject) for action in plan.actions] == [(Stop, "shop-web")]
+    ended = world(container(made["web"], ContainerState.EXITED), container(made["task"]))
+    plan = decide(noted(service, ended), ended)
+    assert (plan.actions, plan.outcome.status) == ((), Status.TRUE)
+
+
+@pytest.mark.parametrize("policy", RestartPolicy)
+def test_a_component_that_was_stopped_alone_starts_again_whatever_its_policy(policy: RestartPolicy) -> None:
+    service = shop(web(restart=policy, active=False))
+    ended = world(container(requests(service)["web"], ContainerState.EXITED, exit_code=0))
+    known = noted(service, ended)
+    again = noted(known.model_copy(update={"spec": shop(web(restart=policy)).spec}), ended)
+    (action,) = decide(again, ended).actions
+    assert isinstance(action, Start)
+    assert (action.restarts, action.cause) == (0, "the definition says active = true again")
+
+
+def test_who_depends_on_what_is_stopped_waits_and_says_so() -> None:
+    service = shop(web(active=False), task(depends_on=("web",)))
+    assert decide(service, world()).outcome.message.endswith("waits for component web, which is stopped")
+
+
 @pytest.mark.parametrize(
     ("policy", "code", "acts", "reason"),
     [

@@ -307,6 +307,16 @@ def test_a_stopped_service_has_no_route_and_keeps_its_name(found: Listing) -> No
     assert decide(stopped, listing(PROGRAMMED)).actions != ()
 
 
+def test_the_routes_of_a_stopped_component_are_withdrawn_alone() -> None:
+    both = spec(route())
+    quiet = both.components[0].model_copy(update={"active": False})
+    service = ready_service(claim(), spec=both.model_copy(update={"components": (quiet,)}))
+    (action,) = decide(service, listing(PROGRAMMED)).actions
+    assert isinstance(action, Withdraw)
+    assert action.cause == f"component {quiet.name} is stopped"
+    assert decide(assume(service, (action,))).outcome.status is Status.TRUE
+
+
 def test_a_stopped_service_says_so() -> None:
     assert decide(ready_service(spec=spec(route(), active=False))).outcome.reason is Reason.STOPPED
 
