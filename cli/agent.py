@@ -66,6 +66,80 @@ def version() -> None:
     click.echo(f"mcp-agent {installed('metacircular-mcp')}")
 
 
+@cli.command()
+@_config
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put it there, and remove no older one; default: the settings' [snapshot] folder.",
+)
+def snapshot(config: Path, folder: Path | None) -> None:
+    """Keep all that nobody could tell the agent again, in one file, while it runs.
+
+    That is the registry, the CA with its key, and accounts with other CAs.
+    """
+    from controller.recovery.snapshot import take
+    from controller.settings import load
+
+    taken = take(load(config, os.environ), folder)
+    click.echo(
+        f"{taken.file}: {_counted(taken.manifest.services, 'service')} of node {taken.manifest.node},"
+        f" schema {taken.manifest.schema_revision}, {taken.file.stat().st_size} bytes"
+    )
+    for old in taken.removed:
+        click.echo(f"{old} removed")
+
+
+@cli.command()
+@_config
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--node", metavar="NAME", help="The node of the snapshot, where it is another one than this agent's.")
+@click.option("--force", is_flag=True, help="Also where there is a registry already, which is then kept aside.")
+@click.option("--dry-run", is_flag=True, help="Verify the snapshot, and say what would be replaced.")
+def restore(config: Path, file: Path, node: str | None, force: bool, dry_run: bool) -> None:
+    """Put a snapshot in the place of what the agent keeps, which must not run.
+
+    It is verified first. All services are then suspended: once the agent is
+    started, `mcp status` says what it would do, and `mcp resume --all` lets it.
+    """
+    from controller.recovery.restore import Wish
+    from controller.recovery.restore import restore as run
+    from controller.settings import load
+
+    restored = run(load(config, os.environ), file, Wish(node, force, dry_run))
+    manifest = restored.manifest
+    as_of = f"as of {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    what = f"{_counted(restored.services, 'service')} of node {manifest.node}, {as_of}"
+    if dry_run:
+        click.echo(f"{file} is whole: {what}, written by MCP {manifest.version}")
+        for one in restored.there:
+            click.echo(f"{one} would be replaced, and kept aside")
+        return
+    click.echo(f"restored: {what}")
+    if restored.aside:
+        click.echo(f"what was there is kept in {restored.aside}")
+    click.echo("all services are suspended: start the agent, look at mcp status, then: mcp resume --all")
+
+
+@cli.command()
+@_config
+def migrate(config: Path) -> None:
+    """Bring the registry to this version's schema without serving it; `serve` does it, too."""
+    import asyncio
+
+    from controller.recovery.upgrade import migrate as run
+    from controller.settings import load
+
+    done = asyncio.run(run(load(config, os.environ)))
+    was = "did not exist" if done.before is None else f"was at {done.before}"
+    click.echo(f"the registry is at schema {done.after}" + ("" if done.before == done.after else f"; it {was}"))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def main() -> None:
     """Runs the command, and ends the process whatever still hangs in it."""
     code = _run()

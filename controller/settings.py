@@ -208,6 +208,15 @@ class LoopSettings(Model):
     )
 
 
+class SnapshotSettings(Model):
+    """Snapshots of what the agent keeps; `mcp-agent snapshot` takes one."""
+
+    folder: MaybePath = Field(
+        default="", description="Where they go: better another disk; empty: <state_dir>/snapshots."
+    )
+    keep: int = Field(default=14, ge=1, description="So many of them; the oldest go.")
+
+
 class MetricsSettings(Model):
     """Prometheus and health checks over HTTP."""
 
@@ -248,6 +257,7 @@ class Settings(Model):
     metacrypt: MetacryptSettings = MetacryptSettings()
     restarts: RestartSettings = RestartSettings()
     loop: LoopSettings = LoopSettings()
+    snapshot: SnapshotSettings = SnapshotSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

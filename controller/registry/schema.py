@@ -22,7 +22,7 @@ def migrate(connection: Connection, name: str) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     known = known_revisions()
-    current = _current(connection)
+    current = current_revision(connection)
     if current == known[-1]:
         return
     if current is not None and current not in known:
@@ -38,7 +38,8 @@ def known_revisions() -> list[str]:
     return sorted(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def _current(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the tables; None where there are none."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))

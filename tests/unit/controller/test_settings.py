@@ -57,6 +57,7 @@ OTHER = {
     "MCP_METACRYPT_CA_FILE": "/etc/ca.pem",
     "MCP_METACRYPT_ROOT_FILE": "/etc/root.pem",
     "MCP_METACRYPT_TOKEN_FILE": "/etc/token",
+    "MCP_SNAPSHOT_FOLDER": "/backup",
     "MCP_METRICS_LISTEN": "0.0.0.0:9999",
     "MCP_LOG_LEVEL": "debug",
     "MCP_LOG_FORMAT": "json",

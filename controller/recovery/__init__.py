@@ -1,0 +1,1 @@
+"""The way back: snapshots of what the agent keeps, and what leads from one to a running agent again."""
