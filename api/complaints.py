@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
+from api.access import TokenName
 from api.notation import field_path, toml_value
 from api.secrecy import mask
 from api.spec import (
@@ -59,6 +60,7 @@ def _pattern(annotated: Any) -> str:
 
 _PATTERNS = {
     _pattern(Name): "must be lower case letters, digits and inner dashes, at most 63",
+    _pattern(TokenName): "must be lower case letters, digits and inner .-_@, at most 63",
     _pattern(Version): 'must be an image tag such as v1.0.0 (letters, digits, "_.-", at most 128)',
 }
 

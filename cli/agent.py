@@ -58,6 +58,29 @@ def check_config(config: Path) -> None:
     click.echo(f"{config}: ok (node {settings.node})")
 
 
+@cli.group()
+def token() -> None:
+    """Let the first one in."""
+
+
+@token.command()
+@_config
+@click.option("--name", default="bootstrap", show_default=True, help="What to call it, in `mcp token list`.")
+def bootstrap(config: Path, name: str) -> None:
+    """Make a token for an administrator and print it, whether the agent runs or not.
+
+    It does not expire: make tokens of your own with it (mcp token create), and
+    then revoke it.
+    """
+    import asyncio
+
+    from cli.connect import actor
+    from controller.auth.bootstrap import bootstrap as make
+    from controller.settings import load
+
+    click.echo(asyncio.run(make(load(config, os.environ), name, actor())))
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""

@@ -32,12 +32,27 @@ class Node(Model):
         default=None,
         description="The CA that signed the agent's certificate; relative to this file. Default: the system's CAs.",
     )
+    token_file: str | None = Field(
+        default=None, description="Where the token for this node is kept. Default: that of all nodes."
+    )
+    cert_file: str | None = Field(
+        default=None, description="A certificate to show this node, where its agent asks for one; PEM, leaf first."
+    )
+    key_file: str | None = Field(default=None, description="The key of `cert_file`, PEM.")
 
 
 class Config(Model):
     """All nodes that the command knows."""
 
     default_node: Name | None = Field(default=None, description="The node that is asked when nothing names one.")
+    token_file: str | None = Field(
+        default=None,
+        description="Where `mcp login` keeps the token; relative to this file. Default: ~/.config/mcp/token.",
+    )
+    mcias_url: str | None = Field(default=None, description="The MCIAS that `mcp login` logs in to.")
+    mcias_ca_file: str | None = Field(
+        default=None, description="The CA that signed MCIAS' certificate. Default: the system's CAs."
+    )
     nodes: dict[Name, Node] = Field(min_length=1, description="The nodes, by name.")
 
 
@@ -85,6 +100,11 @@ class Nodes:
             raise UnknownNode(message) if name == wanted else click.UsageError(message)
         return name
 
+    @property
+    def mcias(self) -> tuple[str | None, str | None]:
+        """URL and CA file of the MCIAS that is logged in to, where mcp.toml names them."""
+        return (self._config.mcias_url, self._config.mcias_ca_file) if self._config else (None, None)
+
     def named(self, name: str) -> Node:
         """The node of that name, as `name` gave it."""
         if self._config is None:
@@ -92,10 +112,14 @@ class Nodes:
         return self._config.nodes[name]
 
 
+def home() -> Path:
+    """The folder of what is the caller's own."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "mcp"
+
+
 def candidates() -> tuple[Path, ...]:
     """Where mcp.toml is looked for when nothing names it, first wins."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return (home / "mcp/mcp.toml", Path("/srv/mcp/mcp.toml"), Path("/etc/mcp/mcp.toml"))
+    return (home() / "mcp.toml", Path("/srv/mcp/mcp.toml"), Path("/etc/mcp/mcp.toml"))
 
 
 def find(flag: Path | None) -> Path:
@@ -128,13 +152,18 @@ def load(path: Path) -> Config:
         raise click.UsageError(
             f"{path}:{line}: default_node: there is no [nodes.{config.default_node}], only {', '.join(config.nodes)}"
         )
-    return config.model_copy(update={"nodes": {name: _anchored(node, path) for name, node in config.nodes.items()}})
+    nodes = {name: _anchored(node, config, path) for name, node in config.nodes.items()}
+    return config.model_copy(update={"nodes": nodes, "mcias_ca_file": _beside(path, config.mcias_ca_file)})
 
 
-def _anchored(node: Node, path: Path) -> Node:
-    if node.ca_file is None:
-        return node
-    return node.model_copy(update={"ca_file": str(path.parent / Path(node.ca_file).expanduser())})
+def _anchored(node: Node, config: Config, path: Path) -> Node:
+    files = {name: getattr(node, name) for name in ("ca_file", "token_file", "cert_file", "key_file")}
+    files["token_file"] = files["token_file"] or config.token_file
+    return node.model_copy(update={name: _beside(path, file) for name, file in files.items()})
+
+
+def _beside(path: Path, file: str | None) -> str | None:
+    return None if file is None else str(path.parent / Path(file).expanduser())
 
 
 def _check_address(value: str) -> None:

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 
 from api.client import Client
 from cli.config import Node, Nodes
+from cli.credentials import read_token, token_path
 from cli.options import Settings
 
 
 def client_for(node: Node) -> Client:
     """A client of that node's agent, to be entered."""
-    return Client(node.address, actor=actor(), ca_file=node.ca_file)
+    certificate = (node.cert_file, node.key_file) if node.cert_file and node.key_file else None
+    token = None if node.address.startswith("unix:") else read_token(token_path(node))
+    return Client(node.address, actor=actor(), ca_file=node.ca_file, token=token, certificate=certificate)
 
 
 @asynccontextmanager

@@ -14,18 +14,23 @@ from cli.options import INTERRUPTED
 
 _COMMANDS = {
     "apply": "Make services be as their definitions say.",
+    "audit": "Show who changed what, from where, and who was refused.",
     "certs": "List the certificates of a node, or of one service.",
     "delete": "Take services away, with all that belongs to them.",
     "diff": "Show what applying definitions would change.",
     "events": "Show what happened, why, and who caused it.",
     "export": "Print a service's definition.",
+    "login": "Log in to MCIAS, or take over a token.",
+    "logout": "Remove the token that was kept.",
     "ps": "List the containers of a node, ours or not.",
     "reconcile": "Have services looked at now, and say what was found.",
     "resume": "Have services converged again that were suspended.",
     "status": "Show services, or all about one.",
     "suspend": "Leave services alone until they are resumed.",
+    "token": "Make, list and revoke the tokens of a node.",
     "version": "Show the versions of this command and of the agent.",
     "watch": "Follow services as they change.",
+    "whoami": "Show whom the agent takes you for.",
 }
 
 _EPILOG = """\b

@@ -44,8 +44,8 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
-    _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012  # click's types have no class variables
-    _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+    _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012  # click's types have no class variables
+    _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds; refuses what is not a number with a unit."""

@@ -4,6 +4,9 @@ What the agent said is passed on in the API's own models; these only say how it
 is put together.
 """
 
+from datetime import datetime
+
+from api.access import AuditRecord, Token
 from api.conditions import ConditionType
 from api.model import Model
 from api.service import Certificate, Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
@@ -164,3 +167,42 @@ SHORT = {
     ConditionType.ROUTES_PROGRAMMED: "routes",
 }
 """What people call the conditions, in the order in which they usually turn true."""
+
+
+class LoginReport(Model):
+    """`mcp login`"""
+
+    user: str
+    """Empty where a token was taken over."""
+    token_file: str
+    """Where the token is; the token itself is printed nowhere."""
+    expires_at: datetime | None = None
+
+
+class LogoutReport(Model):
+    """`mcp logout`"""
+
+    token_file: str
+    removed: bool
+    """Whether there was a token."""
+
+
+class MadeTokenReport(Model):
+    """`mcp token create`"""
+
+    token: Token
+    secret: str
+    """Shown this once."""
+
+
+class TokensReport(Model):
+    """`mcp token list` and `mcp token revoke`"""
+
+    tokens: tuple[Token, ...]
+
+
+class AuditReport(Model):
+    """`mcp audit`"""
+
+    records: tuple[AuditRecord, ...]
+    """The newest last."""

@@ -123,10 +123,17 @@ def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
         raise Refused(f"api.listen: {tls.listen} cannot be listened on ({error}): choose another port") from error
 
 
-def _refuse_if_served(path: Path) -> None:
-    # gRPC takes the path from whoever has it: right where that one was killed, and wrong where it lives.
+def is_served(path: Path) -> bool:
+    """Whether an agent answers at the socket. Raises OSError."""
     with socket.socket(socket.AF_UNIX) as probe, suppress(FileNotFoundError, ConnectionRefusedError):
         probe.connect(str(path))
+        return True
+    return False
+
+
+def _refuse_if_served(path: Path) -> None:
+    # gRPC takes the path from whoever has it: right where that one was killed, and wrong where it lives.
+    if is_served(path):
         raise Refused(f"api.socket: another agent serves {path}: stop it first, or choose another place")
 
 

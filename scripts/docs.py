@@ -14,24 +14,32 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from api.access import Identity
 from cli import config, main, reports
 
 TARGET = Path("docs/reference/cli.md")
 COMMON = ("node", "address", "config", "output", "quiet")
 REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "apply": (reports.ApplyReport,),
+    "audit": (reports.AuditReport,),
     "certs": (reports.CertificatesReport,),
     "delete": (reports.DeleteReport,),
     "diff": (reports.DiffReport,),
     "events": (reports.EventsReport,),
     "export": (reports.ExportReport,),
+    "login": (reports.LoginReport,),
+    "logout": (reports.LogoutReport,),
     "ps": (reports.ContainersReport,),
     "reconcile": (reports.LookedServices,),
     "resume": (reports.ResumedServices,),
     "status": (reports.StatusReport, reports.ServiceReport),
     "suspend": (reports.LookedServices,),
+    "token create": (reports.MadeTokenReport,),
+    "token list": (reports.TokensReport,),
+    "token revoke": (reports.TokensReport,),
     "version": (reports.VersionReport,),
     "watch": (reports.WatchLine,),
+    "whoami": (Identity,),
 }
 INTRODUCTION = """\
 # The command line
@@ -60,16 +68,26 @@ included; differences (`fields`) are masked.
 def document() -> str:
     """The whole page."""
     context = click.Context(main.cli, info_name="mcp")
-    commands = {name: main.cli.get_command(context, name) for name in main.cli.list_commands(context)}
+    commands = every_command(context)
     parts = [INTRODUCTION, *_exit_statuses(), "\n## Settings: mcp.toml\n", SETTINGS]
     parts += [*_model_table(config.Config), *_model_table(config.Node), "\n## Options of every command\n\n"]
-    first = next(command for command in commands.values() if command is not None)
-    parts += _options(option for option in first.params if option.name in COMMON)
+    parts += _options(option for option in commands["apply"].params if option.name in COMMON)
     for name, command in commands.items():
-        if command is not None:
-            parts += _command(name, command, context)
+        parts += _command(name, command, context)
     parts += ["\n## JSON\n", JSON, *_models()]
     return "".join(parts)
+
+
+def every_command(context: click.Context) -> dict[str, click.Command]:
+    """All commands by their names, those inside a group by both: `token list`."""
+    found = {}
+    for name in main.cli.list_commands(context):
+        command = main.cli.get_command(context, name)
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": command.commands[inner] for inner in sorted(command.commands)}
+        elif command is not None:
+            found[name] = command
+    return found
 
 
 def _exit_statuses() -> Iterator[str]:

@@ -6,7 +6,7 @@ import pytest
 from click import UsageError
 
 from api.manifest import read
-from cli.config import Config, Nodes, UnknownNode, candidates, find, load
+from cli.config import Config, Node, Nodes, UnknownNode, candidates, find, load
 from cli.options import Settings
 
 TWO = """\
@@ -40,7 +40,7 @@ def test_the_commented_example_is_read_and_sets_every_field() -> None:
     content = Path("deploy/mcp.toml").read_text()
     config, _ = read(content, "deploy/mcp.toml", Config, {})
     assert config.model_fields_set == set(Config.model_fields)
-    assert set().union(*(node.model_fields_set for node in config.nodes.values())) == {"address", "ca_file"}
+    assert set().union(*(node.model_fields_set for node in config.nodes.values())) == set(Node.model_fields)
     for place in ("--config", "MCP_CONFIG", *(str(path) for path in candidates()[1:]), "~/.config/mcp/mcp.toml"):
         assert place in content
 

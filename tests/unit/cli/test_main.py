@@ -10,6 +10,7 @@ import pytest
 from api.errors import ExitCode
 from cli import main
 from cli.main import LazyGroup, run
+from scripts.docs import every_command
 from tests.unit.cli.plane import Mcp
 
 HEAVY = ("grpc", "pydantic", "rich", "asyncio", "google.protobuf", "tenacity", "api", "importlib.metadata")
@@ -48,10 +49,7 @@ def test_every_command_is_listed_with_the_words_it_uses_itself() -> None:
 
 
 def test_every_command_has_the_common_options() -> None:
-    context = click.Context(main.cli)
-    for name in main._COMMANDS:
-        command = main.cli.get_command(context, name)
-        assert command is not None
+    for command in every_command(click.Context(main.cli)).values():
         assert {"node", "address", "config", "output", "quiet"} <= {parameter.name for parameter in command.params}
 
 

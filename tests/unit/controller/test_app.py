@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from api.access import Role, TokenRequest
+from api.access import AuditQuery, Role, TokenRequest
 from api.client import Client
 from api.conditions import ConditionType, Reason, Status
 from api.control_plane import Watched
@@ -155,6 +155,29 @@ async def test_tls_on_loopback_is_trusted_by_the_agents_own_ca(program: Program)
     async with Client(f"localhost:{port}", actor="ann", ca_file=ca) as stranger:
         with pytest.raises(Unauthenticated):
             await stranger.node_status()
+
+
+async def test_the_first_token_is_made_whether_the_agent_runs_or_not(program: Program) -> None:
+    first = program.run("token", "bootstrap")
+    assert (first.returncode, first.stdout.count("\n"), first.stderr) == (0, 1, "")
+    again = program.run("token", "bootstrap")
+    assert (again.returncode, again.stdout) == (5, "")
+    assert again.stderr.startswith('mcp-agent: there is a token "bootstrap" that holds: revoke it first')
+    port = free_port()
+    program.start(MCP_API_LISTEN=f"127.0.0.1:{port}")
+    second = program.run("token", "bootstrap", "--name", "second")
+    assert second.returncode == 0
+    assert program.run("token", "bootstrap", "--name", "Not Good").returncode == 5
+    for name, made in (("bootstrap", first), ("second", second)):
+        ca_file, token = f"{program.folder}/state/ca/ca.pem", made.stdout.strip()
+        async with Client(f"localhost:{port}", actor="x", ca_file=ca_file, token=token) as client:
+            me = await client.access.whoami()
+            assert (me.name, me.role) == (name, Role.ADMIN)
+            told = [(record.address, record.outcome) for record in await client.access.audit(AuditQuery())]
+    assert told == [("local", "OK"), ("unix", "OK")]
+    code, said = program.stop()
+    assert code == 0
+    assert "mcp_" not in said
 
 
 def test_no_handshake_of_an_older_tls_succeeds(program: Program) -> None:

@@ -1,0 +1,102 @@
+"""`mcp login`: get a token, and keep it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import options
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cli.options import Settings
+
+
+@click.command("login")
+@click.option("--user", metavar="NAME", help="Your name at MCIAS. Default: asked for.")
+@click.option("--mcias", "url", metavar="URL", help="The MCIAS to log in to. Default: mcp.toml's mcias_url.")
+@click.option("--mcias-ca-file", "ca_file", metavar="FILE", help="The CA that signed its certificate.")
+@click.option("--totp", is_flag=True, help="Ask for a code of your second factor as well.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input's first line.")
+@click.option(
+    "--token-file",
+    "source",
+    metavar="FILE|-",
+    help="Keep the token in this file (- for standard input), such as one of mcp token create, and ask nobody.",
+)
+@options.command
+async def cli(
+    settings: Settings,
+    user: str | None,
+    url: str | None,
+    ca_file: str | None,
+    totp: bool,
+    password_stdin: bool,
+    source: str | None,
+) -> int:
+    """Log in to MCIAS, or take over a token, for the commands that come after.
+
+    The password is asked for without being shown, and is never an argument. The
+    token is kept in a file that only you may read; `mcp logout` removes it.
+    """
+    from api.errors import Refused
+    from cli.config import Nodes
+    from cli.credentials import keep_token, token_path
+    from cli.output import Output
+    from cli.reports import LoginReport
+
+    nodes = Nodes(settings)
+    path = token_path(nodes.choose())
+    expires_at: datetime | None = None
+    if source is not None:
+        token, user = _given(source), ""
+    else:
+        known_url, known_ca = nodes.mcias
+        if not (url or known_url):
+            raise Refused("there is no MCIAS to log in to: name it with --mcias, or give a token with --token-file")
+        user = user or click.prompt("Name", err=True)
+        password = _password(password_stdin)
+        code = click.prompt("Code", hide_input=True, err=True) if totp else ""
+        token, expires_at = await _log_in(url or known_url or "", ca_file or known_ca or "", user, password, code)
+    keep_token(path, token)
+    output = Output(settings)
+    until = f" until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
+    output.line(f"logged in as {user}{until}; the token is in {path}" if user else f"the token is in {path}")
+    output.document(LoginReport(user=user, token_file=str(path), expires_at=expires_at))
+    return 0
+
+
+def _password(from_stdin: bool) -> str:
+    import sys
+
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    password: str = click.prompt("Password", hide_input=True, err=True)
+    return password
+
+
+def _given(source: str) -> str:
+    import sys
+    from pathlib import Path
+
+    from api.errors import Refused
+    from api.metadata import bearer
+    from cli.credentials import read_token
+
+    token = sys.stdin.read().strip() if source == "-" else read_token(Path(source))
+    if not token:
+        raise Refused(f"there is no token in {'standard input' if source == '-' else source}")
+    bearer(token)
+    return token
+
+
+async def _log_in(url: str, ca_file: str, user: str, password: str, code: str) -> tuple[str, datetime | None]:
+    import asyncio
+
+    from api.https import Server
+    from api.mcias import Mcias
+
+    mcias = Mcias(Server(url, ca_file, timeout=15.0))
+    return await asyncio.to_thread(mcias.login, user, password, code)
