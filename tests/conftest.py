@@ -22,3 +22,10 @@ def postgres_url(postgres_cluster: Postgres) -> Iterator[str]:
     postgres_cluster.create(database)
     yield postgres_cluster.url(database)
     postgres_cluster.drop(database)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real parts run one after the other; whoever else works beside them has all others."""
+    for item in items:
+        if "system" in item.path.relative_to(item.config.rootpath).parts:
+            item.add_marker(pytest.mark.xdist_group("system"))
