@@ -17,7 +17,7 @@ from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
-from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
 from api.spec import ServiceSpec
 from api.wire import from_wire, to_wire
 
@@ -63,19 +63,22 @@ class Client:
         await self._channel.close(None)
 
     async def apply(
-        self, spec: ServiceSpec, *, dry_run: bool = False, expected_generation: int | None = None
+        self,
+        spec: ServiceSpec,
+        *,
+        dry_run: bool = False,
+        expected_generation: int | None = None,
+        component: str = "",
     ) -> Applied:
-        """Stores a definition as desired state, or says what that would change."""
+        """Stores a definition, or one component of it, as desired state, or says what that would change."""
         request = pb.ApplyServiceRequest(
-            spec=to_wire(spec, spec_pb2.ServiceSpec()), dry_run=dry_run, expected_generation=expected_generation
+            spec=to_wire(spec, spec_pb2.ServiceSpec()),
+            dry_run=dry_run,
+            expected_generation=expected_generation,
+            component=component,
         )
         answer = await self._call(self._stub.ApplyService(request, metadata=self._metadata, timeout=self._timeout))
-        return Applied(
-            service=from_wire(answer.service, Service),
-            change=Change(answer.change),
-            fields=tuple(from_wire(field, FieldChange) for field in answer.fields),
-            actions=tuple(from_wire(action, PlannedAction) for action in answer.actions),
-        )
+        return _applied(answer)
 
     async def delete(self, name: str, *, dry_run: bool = False, expected_generation: int | None = None) -> Deleted:
         """Marks a service for deletion, or says what that would take away."""
@@ -105,6 +108,28 @@ class Client:
         timeout = self._timeout + within
         answer = await self._call(self._stub.ReconcileService(request, metadata=self._metadata, timeout=timeout))
         return Looked(from_wire(answer.service, Service), tuple(answer.late))
+
+    async def set_active(self, name: str, component: str = "", *, active: bool, note: str = "") -> Applied:
+        """Has a service, or one component of it, run or be kept stopped. Raises NotFound."""
+        request = pb.SetServiceActiveRequest(name=name, component=component, active=active, note=note)
+        answer = await self._ask(self._stub.SetServiceActive, request)
+        return Applied(from_wire(answer.service, Service), Change(answer.change), _changes(answer))
+
+    async def restart(self, name: str, component: str = "") -> Service:
+        """Has containers made anew. Raises NotFound, and Refused where they are stopped."""
+        request = pb.RestartServiceRequest(name=name, component=component)
+        answer = await self._ask(self._stub.RestartService, request)
+        return from_wire(answer.service, Service)
+
+    async def revisions(self, name: str) -> tuple[Revision, ...]:
+        """What a service was to be, oldest first. Raises NotFound."""
+        answer = await self._ask(self._stub.ListRevisions, pb.ListRevisionsRequest(name=name))
+        return tuple(from_wire(revision, Revision) for revision in answer.revisions)
+
+    async def rollback(self, name: str, generation: int = 0, *, dry_run: bool = False) -> Applied:
+        """Makes an earlier revision (0: the last that was defined otherwise) the desired state. Raises NotFound."""
+        request = pb.RollbackServiceRequest(name=name, generation=generation, dry_run=dry_run)
+        return _applied(await self._ask(self._stub.RollbackService, request))
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""
@@ -188,6 +213,19 @@ def _read(what: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise errors.Refused(f"the {what} {path} cannot be read: {error.strerror}") from error
+
+
+def _applied(answer: Any) -> Applied:
+    return Applied(
+        service=from_wire(answer.service, Service),
+        change=Change(answer.change),
+        fields=_changes(answer),
+        actions=tuple(from_wire(action, PlannedAction) for action in answer.actions),
+    )
+
+
+def _changes(answer: Any) -> tuple[FieldChange, ...]:
+    return tuple(from_wire(field, FieldChange) for field in answer.fields)
 
 
 def _watched(message: pb.WatchServicesResponse) -> Watched:

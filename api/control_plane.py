@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
 from api.spec import ServiceSpec
 
 DEFAULT_EVENTS = 100
@@ -58,7 +58,13 @@ class ControlPlane(Protocol):
     """The agent's API. All methods raise errors of api.errors."""
 
     async def apply(
-        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+        self,
+        spec: ServiceSpec,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        expected_generation: int | None = None,
+        component: str = "",
     ) -> Applied:
         """Stores a definition as desired state; see ApplyService in control_plane.proto."""
         ...
@@ -79,6 +85,22 @@ class ControlPlane(Protocol):
 
     async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
         """Has all reconcilers look at a service, and answers when they did, or after that many seconds."""
+        ...
+
+    async def set_active(self, name: str, component: str = "", *, active: bool, actor: str, note: str = "") -> Applied:
+        """Has a service, or one component of it, run or be kept stopped. Raises NotFound."""
+        ...
+
+    async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
+        """Has containers made anew. Raises NotFound, and Refused where they are stopped."""
+        ...
+
+    async def revisions(self, name: str) -> tuple[Revision, ...]:
+        """What a service was to be, oldest first. Raises NotFound."""
+        ...
+
+    async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
+        """Makes an earlier revision (0: the last that was defined otherwise) the desired state. Raises NotFound."""
         ...
 
     async def get(self, name: str) -> Service:

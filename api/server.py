@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from api import metadata
 from api.access import caller
 from api.complaints import complaints
-from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, ControlPlane
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, ControlPlane
 from api.errors import InvalidSpec, McpError
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import service_pb2
@@ -44,12 +44,13 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
             actor=actor(context),
             dry_run=request.dry_run,
             expected_generation=request.expected_generation if request.HasField("expected_generation") else None,
+            component=request.component,
         )
         return pb.ApplyServiceResponse(
             service=to_wire(applied.service, service_pb2.Service()),
             change=applied.change,
-            fields=[to_wire(field, service_pb2.FieldChange()) for field in applied.fields],
-            actions=[to_wire(action, service_pb2.PlannedAction()) for action in applied.actions],
+            fields=_fields(applied),
+            actions=_actions(applied),
         )
 
     async def DeleteService(self, request: pb.DeleteServiceRequest, context: Context) -> pb.DeleteServiceResponse:
@@ -81,6 +82,39 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
         """Has a service looked at now."""
         looked = await self._plane.reconcile(request.name, within=request.within_seconds or DEFAULT_LOOK_SECONDS)
         return pb.ReconcileServiceResponse(service=to_wire(looked.service, service_pb2.Service()), late=looked.late)
+
+    async def SetServiceActive(
+        self, request: pb.SetServiceActiveRequest, context: Context
+    ) -> pb.SetServiceActiveResponse:
+        """Has a service or a component run, or be kept stopped."""
+        applied = await self._plane.set_active(
+            request.name, request.component, active=request.active, actor=actor(context), note=request.note
+        )
+        return pb.SetServiceActiveResponse(
+            service=to_wire(applied.service, service_pb2.Service()), change=applied.change, fields=_fields(applied)
+        )
+
+    async def RestartService(self, request: pb.RestartServiceRequest, context: Context) -> pb.RestartServiceResponse:
+        """Has containers made anew."""
+        service = await self._plane.restart(request.name, request.component, actor=actor(context))
+        return pb.RestartServiceResponse(service=to_wire(service, service_pb2.Service()))
+
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
+        """What a service was to be."""
+        revisions = await self._plane.revisions(request.name)
+        return pb.ListRevisionsResponse(revisions=[to_wire(one, service_pb2.Revision()) for one in revisions])
+
+    async def RollbackService(self, request: pb.RollbackServiceRequest, context: Context) -> pb.RollbackServiceResponse:
+        """Makes an earlier revision the desired state, or says what that would change."""
+        applied = await self._plane.rollback(
+            request.name, request.generation, actor=actor(context), dry_run=request.dry_run
+        )
+        return pb.RollbackServiceResponse(
+            service=to_wire(applied.service, service_pb2.Service()),
+            change=applied.change,
+            fields=_fields(applied),
+            actions=_actions(applied),
+        )
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
         """One service."""
@@ -131,6 +165,14 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
         """The agent and its parts."""
         status = await self._plane.node_status()
         return pb.GetNodeStatusResponse(node=to_wire(status, service_pb2.NodeStatus()))
+
+
+def _fields(applied: Applied) -> list[service_pb2.FieldChange]:
+    return [to_wire(field, service_pb2.FieldChange()) for field in applied.fields]
+
+
+def _actions(applied: Applied) -> list[service_pb2.PlannedAction]:
+    return [to_wire(action, service_pb2.PlannedAction()) for action in applied.actions]
 
 
 def _spec(request: pb.ApplyServiceRequest) -> ServiceSpec:

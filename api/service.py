@@ -7,6 +7,8 @@ command line shows it: one model, so that nothing can be lost between them.
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import Field
+
 from api.conditions import Condition, ConditionType, Reason, Status
 from api.model import Model
 from api.spec import RouteMode, ServiceSpec
@@ -140,10 +142,12 @@ class Service(Model):
     name: str
     node: str
     generation: int
-    """Rises with each change of `spec`."""
+    """Rises with each change of `spec` or `restarts`."""
     actor: str = ""
     """Who asked for this generation."""
     spec: ServiceSpec
+    restarts: dict[str, int] = Field(default_factory=dict)
+    """By component: how often somebody asked for it to be restarted. Another number makes another container."""
     created_at: datetime
     updated_at: datetime
     deletion_requested_at: datetime | None = None
@@ -177,6 +181,20 @@ class Service(Model):
     def certificate(self, hostname: str) -> Certificate | None:
         """The certificate for that hostname, or None where none was laid down yet."""
         return next((certificate for certificate in self.certificates if certificate.hostname == hostname), None)
+
+
+class Revision(Model):
+    """What a service was to be in one generation."""
+
+    generation: int
+    actor: str
+    """Who asked for it."""
+    at: datetime
+    spec: ServiceSpec
+    note: str = ""
+    """What was asked for, where it was not a definition: a restart, another revision."""
+    digests: dict[str, str] = Field(default_factory=dict)
+    """By image reference: what it stood for when the generation ended, as far as containers were made of it."""
 
 
 class Convergence(StrEnum):

@@ -9,8 +9,9 @@ from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Del
 from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.resolve import Defaults
-from api.service import Change, Container, Event, Finalizer, NodeStatus, Service
+from api.service import Change, Container, Event, Finalizer, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
+from controller import wishes
 from controller.admission import Admission
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
@@ -42,24 +43,38 @@ class LocalControlPlane:
         self._containers = containers
         self._node_status = node_status
         self._look = look
+        self._defaults = defaults
         self._admission = Admission(node, defaults, registry)
         # It reads other services before this one is written.
         self._admitting = asyncio.Lock()
 
     async def apply(
-        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+        self,
+        spec: ServiceSpec,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        expected_generation: int | None = None,
+        component: str = "",
     ) -> Applied:
-        """Stores a definition as desired state, or says what that would change."""
+        """Stores a definition, or one component of it, as desired state, or says what that would change."""
         async with self._admitting:
-            await self._admission.admit(spec)
-            before = await self._registry.service(spec.name)
-            fields = diff(before.spec if before else None, spec)
+            if component:
+                spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
             if dry_run:
-                return await self._dry_apply(spec, before, expected_generation)
-            service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected_generation)
-            return Applied(service, change, fields)
+                return await self._dry_apply(spec, expected_generation)
+            return await self._apply(spec, actor, expected_generation)
 
-    async def _dry_apply(self, spec: ServiceSpec, before: Service | None, expected: int | None) -> Applied:
+    async def _apply(self, spec: ServiceSpec, actor: str, expected: int | None = None, note: str = "") -> Applied:
+        await self._admission.admit(spec)
+        before = await self._registry.service(spec.name)
+        fields = diff(before.spec if before else None, spec)
+        service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected, note=note)
+        return Applied(service, change, fields)
+
+    async def _dry_apply(self, spec: ServiceSpec, expected: int | None = None) -> Applied:
+        await self._admission.admit(spec)
+        before = await self._registry.service(spec.name)
         _refuse_stale(spec.name, before, expected)
         if before is None:
             service, change = _newborn(spec, self._node), Change.CREATED
@@ -102,6 +117,34 @@ class LocalControlPlane:
         service = await self.get(name)
         late = await self._look(name, within)
         return Looked(await self._registry.service(name) or service, late)
+
+    async def set_active(self, name: str, component: str = "", *, active: bool, actor: str, note: str = "") -> Applied:
+        """Has a service, or one component of it, run or be kept stopped."""
+        async with self._admitting:
+            service = await self.get(name)
+            return await self._apply(wishes.with_active(service.spec, component, active), actor, note=note)
+
+    async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
+        """Has containers made anew."""
+        return await self._registry.restart(name, component, actor=actor)
+
+    async def revisions(self, name: str) -> tuple[Revision, ...]:
+        """What a service was to be, oldest first."""
+        await self.get(name)
+        return await self._registry.revisions(name)
+
+    async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
+        """Makes an earlier revision the desired state again."""
+        async with self._admitting:
+            service = await self.get(name)
+            revision = wishes.earlier(service, await self._registry.revisions(name), generation)
+            # The image brought last comes first, and what runs now is what its tag stands for.
+            brought = {one.reference: one.digest for one in reversed(await self._registry.pulled_images())}
+            running = {one.image: one.digest for one in service.components if one.digest}
+            spec = wishes.rerun(revision, self._defaults, brought | running)
+            if dry_run:
+                return await self._dry_apply(spec)
+            return await self._apply(spec, actor, note=f"rolled back to generation {revision.generation}")
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""

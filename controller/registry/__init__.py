@@ -6,7 +6,6 @@ from controller.registry.records import (
     EventDraft,
     RegistryChange,
     Report,
-    Revision,
     utc_now,
 )
 from controller.registry.registry import Registry
@@ -19,7 +18,6 @@ __all__ = [
     "Registry",
     "RegistryChange",
     "Report",
-    "Revision",
     "Subscription",
     "utc_now",
 ]

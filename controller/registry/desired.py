@@ -29,7 +29,13 @@ class DesiredState:
         self._timeline = timeline
 
     def apply(
-        self, transaction: Transaction, spec: ServiceSpec, actor: str, expected: int | None, now: datetime
+        self,
+        transaction: Transaction,
+        spec: ServiceSpec,
+        actor: str,
+        expected: int | None,
+        now: datetime,
+        note: str = "",
     ) -> tuple[Service, Change]:
         """Stores a definition. Raises Refused, StaleGeneration."""
         row = self._row(transaction.session, spec.name)
@@ -41,14 +47,29 @@ class DesiredState:
             row = self._create(transaction.session, spec, actor, now)
         elif row.spec != spec:
             change = Change.CONFIGURED
-            _configure(row, spec, actor, now)
+            self._configure(transaction.session, row, spec, actor, now)
         else:
             _ask_again(transaction, row, now)
             return self._read(transaction, spec.name), Change.UNCHANGED
-        self._revise(transaction.session, row, now)
+        self._revise(transaction.session, row, now, note)
         transaction.changed(spec.name, ChangeKind.SPEC)
-        self._say(transaction, row, f"{change}", f"generation {row.generation}", actor, now)
+        message = f"generation {row.generation}" + (f": {note}" if note else "")
+        self._say(transaction, row, f"{change}", message, actor, now)
         return self._read(transaction, spec.name), change
+
+    def restart(self, transaction: Transaction, name: str, component: str, actor: str, now: datetime) -> Service:
+        """Counts a wish for new containers, which makes it another generation. Raises NotFound, Refused."""
+        row = self._existing(transaction.session, name)
+        if row.deletion_requested_at is not None:
+            raise Refused(f'service "{name}" is being deleted')
+        wanted = restartable(row.spec, component)
+        self._configure(transaction.session, row, row.spec, actor, now)
+        row.restarts = row.restarts | {one: row.restarts.get(one, 0) + 1 for one in wanted}
+        note = f"restart of {', '.join(wanted)}"
+        self._revise(transaction.session, row, now, note)
+        transaction.changed(name, ChangeKind.SPEC)
+        self._say(transaction, row, "restarting", f"{note} asked by {actor}", actor, now)
+        return self._read(transaction, name)
 
     def request_deletion(
         self, transaction: Transaction, name: str, actor: str, expected: int | None, now: datetime
@@ -136,6 +157,7 @@ class DesiredState:
             generation=1,
             actor=actor,
             spec=spec,
+            restarts={},
             created_at=now,
             updated_at=now,
             deletion_requested_at=None,
@@ -149,9 +171,27 @@ class DesiredState:
         session.flush()
         return row
 
-    def _revise(self, session: Session, row: ServiceRow, now: datetime) -> None:
+    def _configure(self, session: Session, row: ServiceRow, spec: ServiceSpec, actor: str, now: datetime) -> None:
+        ended = session.get(RevisionRow, (row.node, row.name, row.generation))
+        if ended is not None:
+            # Tags move: what they stood for is known now, and as long as containers were made of it.
+            ended.digests = {one.image: one.digest for one in row.components if one.image and one.digest}
+        row.generation += 1
+        row.actor = actor
+        row.spec = spec
+        row.updated_at = now
+        row.conditions = summarized(row.conditions, row.generation, now)
+
+    def _revise(self, session: Session, row: ServiceRow, now: datetime, note: str) -> None:
         revision = RevisionRow(
-            node=row.node, service=row.name, generation=row.generation, spec=row.spec, actor=row.actor, at=now
+            node=row.node,
+            service=row.name,
+            generation=row.generation,
+            spec=row.spec,
+            actor=row.actor,
+            at=now,
+            note=note,
+            digests={},
         )
         session.add(revision)
         session.execute(
@@ -168,12 +208,16 @@ class DesiredState:
         self._timeline.add(transaction, row.name, EventDraft(kind, message, actor, row.generation), now)
 
 
-def _configure(row: ServiceRow, spec: ServiceSpec, actor: str, now: datetime) -> None:
-    row.generation += 1
-    row.actor = actor
-    row.spec = spec
-    row.updated_at = now
-    row.conditions = summarized(row.conditions, row.generation, now)
+def restartable(spec: ServiceSpec, component: str) -> tuple[str, ...]:
+    """The components that a restart is about. Raises NotFound, and Refused where they are stopped."""
+    known = [one.name for one in spec.components]
+    if component and component not in known:
+        raise NotFound(f'service "{spec.name}" has no component "{component}": it has {", ".join(known)}')
+    wanted = tuple(name for name in ([component] if component else known) if spec.runs(name))
+    if not wanted:
+        which = f"{spec.name}/{component}" if component and spec.active else spec.name
+        raise Refused(f"{which} is stopped: mcp start {which} has it run")
+    return wanted
 
 
 def _ask_again(transaction: Transaction, row: ServiceRow, now: datetime) -> None:

@@ -13,9 +13,8 @@ from sqlalchemy import Select, Text, bindparam, or_, select, type_coerce
 from sqlalchemy.orm import Session
 
 from api.model import Model
-from api.service import Certificate, PortAllocation, RouteClaim, Service
+from api.service import Certificate, PortAllocation, Revision, RouteClaim, Service
 from api.spec import PortMapping
-from controller.registry.records import Revision
 from controller.registry.store import Transaction
 from controller.registry.tables import Base, CertificateRow, ClaimRow, PortRow, RevisionRow, ServiceRow
 from reconcilers.base import FixedPort

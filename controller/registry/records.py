@@ -5,23 +5,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from api.conditions import ConditionType, Reason, Status
-from api.model import Model
 from api.service import Event, Service
-from api.spec import ServiceSpec
 
 
 def utc_now() -> datetime:
     """The time of day, in UTC."""
     return datetime.now(UTC)
-
-
-class Revision(Model):
-    """What a service was defined as in one generation."""
-
-    generation: int
-    spec: ServiceSpec
-    actor: str
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import text
 
-from api.service import Certificate, Change, Component, Event, Finalizer, RouteClaim, Service, Suspension
+from api.service import Certificate, Change, Component, Event, Finalizer, Revision, RouteClaim, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.desired import DesiredState
@@ -13,7 +13,7 @@ from controller.registry.doors import Doors
 from controller.registry.engines import Mode
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
-from controller.registry.records import Report, Revision, utc_now
+from controller.registry.records import Report, utc_now
 from controller.registry.store import Store, Transaction
 from controller.registry.subscription import Subscription
 from controller.registry.timeline import Timeline
@@ -59,14 +59,21 @@ class Registry:
     # Desired state
 
     async def apply(
-        self, spec: ServiceSpec, *, actor: str, expected_generation: int | None = None
+        self, spec: ServiceSpec, *, actor: str, expected_generation: int | None = None, note: str = ""
     ) -> tuple[Service, Change]:
         """Stores a definition: a new service, a new generation, or nothing where it is the same.
 
         Raises StaleGeneration unless the service is at `expected_generation` (0:
-        unless it does not exist), Refused while it is being deleted.
+        unless it does not exist), Refused while it is being deleted. `note` is for the history.
         """
-        return await self._write(self._desired.apply, spec, actor, expected_generation, self._clock())
+        return await self._write(self._desired.apply, spec, actor, expected_generation, self._clock(), note)
+
+    async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
+        """Counts a wish for new containers: of that component, or of all that are to run.
+
+        Raises NotFound, and Refused where they are stopped or on their way out.
+        """
+        return await self._write(self._desired.restart, name, component, actor, self._clock())
 
     async def request_deletion(self, name: str, *, actor: str, expected_generation: int | None = None) -> Service:
         """Marks a service for deletion; once more changes nothing. Raises NotFound, StaleGeneration."""

@@ -104,6 +104,7 @@ class ServiceRow(Base):
     generation: Mapped[int]
     actor: Mapped[str] = mapped_column(server_default=text("''"))
     spec: Mapped[ServiceSpec] = mapped_column(Json(ServiceSpec))
+    restarts: Mapped[dict[str, int]] = mapped_column(Json(dict[str, int]), server_default=text("'{}'"))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     deletion_requested_at: Mapped[datetime | None]
@@ -116,7 +117,7 @@ class ServiceRow(Base):
 
 
 class RevisionRow(Base):
-    """A service's definition in one generation."""
+    """What a service was to be in one generation."""
 
     __tablename__ = "revisions"
     __table_args__ = (_owner(),)
@@ -127,6 +128,8 @@ class RevisionRow(Base):
     spec: Mapped[ServiceSpec] = mapped_column(Json(ServiceSpec))
     actor: Mapped[str]
     at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(server_default=text("''"))
+    digests: Mapped[dict[str, str]] = mapped_column(Json(dict[str, str]), server_default=text("'{}'"))
 
 
 class PortRow(Base):

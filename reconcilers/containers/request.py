@@ -22,6 +22,9 @@ from reconcilers.containers.model import ContainerObservation
 
 _SECRETS: Final = "/run/secrets"
 
+RESTART: Final = "restart"
+"""Among the fields of a request: how often somebody asked for a restart."""
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerRequest:
@@ -114,8 +117,11 @@ def request_for(
             **{variable: str(inside[route.key]) for route in component.routes for variable in route.variables},
         },
     }
-    fields = tuple((name, _digest(value)[:8]) for name, value in sorted(spec.items()))
-    spec_hash = _digest(spec)
+    asked = service.restarts.get(component.name)
+    # No field of the engine's: it only tells the container from the one before.
+    hashed = {**spec, RESTART: asked} if asked else spec
+    fields = tuple((name, _digest(value)[:8]) for name, value in sorted(hashed.items()))
+    spec_hash = _digest(hashed)
     labels = {
         **component.labels,
         model.MANAGED_BY: model.MANAGER,

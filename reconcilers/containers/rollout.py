@@ -23,7 +23,7 @@ from reconcilers.containers.actions import Create, Drain, GiveUp, Promote, Remov
 from reconcilers.containers.lifecycle import completed, kept, not_ready, overdue, start, unpause
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.order import awaited
-from reconcilers.containers.request import ContainerRequest, missing_ports, request_for
+from reconcilers.containers.request import RESTART, ContainerRequest, missing_ports, request_for
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.containers.world import Step, World, acts, waits
 
@@ -331,13 +331,15 @@ class _Turn:
         """What is asked for otherwise than it was for `found`."""
         if found is None or request is None:
             return ""
-        changes = [
-            f"image {found.image} -> {request.image}" if name == "image" else f"{name} changed"
-            for name in request.changes_since(found.labels)
-        ]
+        changes = [self._change(name, found, request) for name in request.changes_since(found.labels)]
         if not changes and self._has_moved(found, request):
             changes = [f"the tag {request.image} moved"]
         return "; ".join(changes)
+
+    def _change(self, name: str, found: ContainerObservation, request: ContainerRequest) -> str:
+        if name == "image":
+            return f"image {found.image} -> {request.image}"
+        return f"restart asked by {self.service.actor}" if name == RESTART else f"{name} changed"
 
     def _gone(self) -> str:
         known = self.service.component(self.component.name)

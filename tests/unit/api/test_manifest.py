@@ -87,6 +87,7 @@ exclude = ["cache"]
 
 [[components]]
 name = "web"
+active = false
 image = "reg:5000/full:v1.0.0"
 version = "v1.0.1"
 network = "mcpnet"

@@ -11,11 +11,12 @@ from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Del
 from api.errors import InvalidSpec, McpError, NotFound, RegistryUnavailable, Unreachable, named
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
 from api.server import ControlPlaneServicer, ErrorInterceptor
-from api.service import Change, Container, Event, NodeStatus, Service
+from api.service import Change, Container, Event, FieldChange, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
 from tests.unit.api.test_wire import NOW, full_service
 
 SERVICE = full_service()
+REVISION = Revision(generation=1, actor="ann", at=NOW, spec=SERVICE.spec, note="restart of web")
 
 
 class RecordingPlane:
@@ -30,8 +31,29 @@ class RecordingPlane:
         if self.failure is not None:
             raise self.failure
 
+    async def set_active(self, name: str, component: str = "", *, active: bool, actor: str, note: str = "") -> Applied:
+        self.actors.append(f"{actor}: {name}/{component} {active} {note}")
+        return Applied(SERVICE, Change.CONFIGURED, (FieldChange(path="active", old="true", new="false"),))
+
+    async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
+        self.actors.append(f"{actor}: {name}/{component}")
+        return SERVICE
+
+    async def revisions(self, name: str) -> tuple[Revision, ...]:
+        return (REVISION,)
+
+    async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
+        self.actors.append(f"{actor}: {name} {generation} {dry_run}")
+        return Applied(SERVICE, Change.UNCHANGED)
+
     async def apply(
-        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+        self,
+        spec: ServiceSpec,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        expected_generation: int | None = None,
+        component: str = "",
     ) -> Applied:
         self._fail()
         self.actors.append(actor)
@@ -127,6 +149,21 @@ async def test_a_service_is_suspended_resumed_and_looked_at(client: Client, plan
     assert plane.actors == ["alice@büro: über", "alice@büro"]
     assert await client.reconcile("hello") == Looked(SERVICE, ("30",))
     assert (await client.reconcile("hello", within=2.5)).late == ("2.5",)
+
+
+async def test_wishes_that_are_less_than_a_definition_arrive_as_they_were_asked(
+    client: Client, plane: RecordingPlane
+) -> None:
+    stopped = await client.set_active("hello", "web", active=False, note="drained")
+    assert [field.path for field in stopped.fields] == ["active"]
+    assert await client.restart("hello", "web") == SERVICE
+    assert await client.revisions("hello") == (REVISION,)
+    assert await client.rollback("hello", 3, dry_run=True) == Applied(SERVICE, Change.UNCHANGED)
+    assert plane.actors == [
+        "alice@büro: hello/web False drained",
+        "alice@büro: hello/web",
+        "alice@büro: hello 3 True",
+    ]
 
 
 async def test_a_watch_tells_the_snapshot_then_changes_and_an_ended_stream_is_an_error(client: Client) -> None:

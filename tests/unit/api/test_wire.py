@@ -56,6 +56,7 @@ def full_service() -> service.Service:
         generation=3,
         actor="alice",
         spec=full(),
+        restarts={"web": 2},
         created_at=NOW,
         updated_at=NOW,
         deletion_requested_at=NOW,
@@ -111,6 +112,7 @@ def full_service() -> service.Service:
                 failed_generation=2,
                 failed_request="r",
                 failure="f",
+                stopped=True,
             ),
         ),
         claims=(
@@ -132,6 +134,13 @@ def test_a_service_with_every_field_set_survives_the_wire() -> None:
     message = to_wire(before, service_pb2.Service())
     travelled = service_pb2.Service.FromString(message.SerializeToString())
     assert from_wire(travelled, service.Service) == before
+
+
+def test_a_revision_survives_the_wire() -> None:
+    before = service.Revision(
+        generation=2, actor="ann", at=NOW, spec=full(), note="restart of web", digests={"x:1": "sha256:1"}
+    )
+    assert from_wire(to_wire(before, service_pb2.Revision()), service.Revision) == before
 
 
 def test_absence_and_emptiness_of_volumes_are_told_apart() -> None:

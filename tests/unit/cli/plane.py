@@ -30,12 +30,15 @@ from api.service import (
     PartStatus,
     PlannedAction,
     PortAllocation,
+    Revision,
     RouteClaim,
     Service,
     Suspension,
     UndefinedService,
 )
 from api.spec import ServiceSpec
+from controller import wishes
+from controller.registry.desired import restartable
 
 STEPS = [kind for kind in ConditionType if kind not in (ConditionType.READY, ConditionType.FLAPPING)]
 
@@ -51,6 +54,7 @@ class Plane:
     """Refuses only what is handed over for good: something changed between check and apply."""
     registry: dict[str, Service] = field(default_factory=dict)
     timeline: list[Event] = field(default_factory=list)
+    history: dict[str, list[Revision]] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
     engine: str = ""
     """Why the engine cannot be reached; empty: it can."""
@@ -131,9 +135,45 @@ class Plane:
                 name, ConditionType.CONTAINERS_RUNNING, Status.FALSE, Reason.IMAGE_PULL_FAILED, "no such image hello:v9"
             )
 
+    async def set_active(self, name: str, component: str = "", *, active: bool, actor: str, note: str = "") -> Applied:
+        spec = wishes.with_active((await self.get(name)).spec, component, active)
+        return await self.apply(spec, actor=actor, note=note)
+
+    async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
+        service = await self.get(name)
+        asked = {one: service.restarts.get(one, 0) + 1 for one in restartable(service.spec, component)}
+        self.put(service.model_copy(update={"generation": service.generation + 1, "restarts": asked}))
+        self._revise(actor, self.registry[name], f"restart of {', '.join(asked)}")
+        self._soon(name)
+        return self.registry[name]
+
+    async def revisions(self, name: str) -> tuple[Revision, ...]:
+        await self.get(name)
+        return tuple(self.history[name])
+
+    async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
+        revision = wishes.earlier(await self.get(name), self.history[name], generation)
+        note = f"rolled back to generation {revision.generation}"
+        return await self.apply(revision.spec, actor=actor, dry_run=dry_run, note=note)
+
+    def _revise(self, actor: str, service: Service, note: str) -> None:
+        revision = Revision(
+            generation=service.generation, actor=actor, at=datetime.now(UTC), spec=service.spec, note=note
+        )
+        self.history.setdefault(service.name, []).append(revision)
+
     async def apply(
-        self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, expected_generation: int | None = None
+        self,
+        spec: ServiceSpec,
+        *,
+        actor: str,
+        dry_run: bool = False,
+        expected_generation: int | None = None,
+        component: str = "",
+        note: str = "",
     ) -> Applied:
+        if component:
+            spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
         if spec.name in self.refusals and not (dry_run and self.late):
             raise self.refusals[spec.name]
         now = datetime.now(UTC)
@@ -169,6 +209,7 @@ class Plane:
         self.applied.append(f"{spec.name} by {actor}")
         if change is not Change.UNCHANGED:
             self.put(service)
+            self._revise(actor, service, note)
             self._soon(spec.name)
         elif any(condition.reason.needs_a_person for condition in service.conditions):
             for condition in service.conditions:

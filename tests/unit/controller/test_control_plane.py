@@ -347,3 +347,40 @@ async def test_a_look_on_demand_changes_nothing_and_is_refused_for_nobody(parts:
         with pytest.raises(NotFound):
             await refused
     assert parts.looked == [("hello", False)]
+
+
+# Wishes that are less than a definition
+
+
+async def test_a_service_is_stopped_and_started_as_a_new_generation(plane: LocalControlPlane) -> None:
+    await plane.apply(spec(), actor="ann")
+    stopped = await plane.set_active("hello", active=False, actor="bob", note="drained")
+    assert (stopped.change, stopped.service.generation, stopped.service.spec.active) == (Change.CONFIGURED, 2, False)
+    assert [field.path for field in stopped.fields] == ["active"]
+    assert (await plane.set_active("hello", active=False, actor="bob")).change is Change.UNCHANGED
+    assert [(one.generation, one.note) for one in await plane.revisions("hello")] == [(1, ""), (2, "drained")]
+    for refused in (plane.set_active("nobody", active=True, actor="ann"), plane.revisions("nobody")):
+        with pytest.raises(NotFound):
+            await refused
+
+
+async def test_a_rollback_applies_an_earlier_revision_and_says_so(plane: LocalControlPlane) -> None:
+    await plane.apply(spec(version="v1"), actor="ann")
+    await plane.apply(spec(version="v2"), actor="ann")
+    assert (await plane.restart("hello", actor="ann")).generation == 3
+    planned = await plane.rollback("hello", actor="bob", dry_run=True)
+    assert (planned.service.generation, planned.service.spec) == (4, spec(version="v1"))
+    done = await plane.rollback("hello", actor="bob")
+    assert (done.service.generation, done.service.spec) == (4, spec(version="v1"))
+    event = (await plane.events("hello"))[-1]
+    assert (event.actor, event.message) == ("bob", "generation 4: rolled back to generation 1")
+
+
+async def test_one_component_alone_is_applied_to_what_is_stored(plane: LocalControlPlane) -> None:
+    with pytest.raises(NotFound):
+        await plane.apply(spec(), actor="ann", component="web")
+    await plane.apply(spec(version="v1"), actor="ann")
+    changed = spec(version="v2").model_copy(update={"path": "elsewhere"})
+    applied = await plane.apply(changed, actor="ann", component=changed.components[0].name)
+    assert [field.path for field in applied.fields] == ["components[web].image"]
+    assert applied.service.spec.path is None

@@ -59,6 +59,26 @@ class ControlPlaneServiceStub:
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.SerializeToString,
                 response_deserializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.FromString,
                 _registered_method=True)
+        self.SetServiceActive = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/SetServiceActive',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveResponse.FromString,
+                _registered_method=True)
+        self.RestartService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/RestartService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.RestartServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.RestartServiceResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/ListRevisions',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/RollbackService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.FromString,
+                _registered_method=True)
         self.GetService = channel.unary_unary(
                 '/mcp.v1.ControlPlaneService/GetService',
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.GetServiceRequest.SerializeToString,
@@ -137,6 +157,34 @@ class ControlPlaneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetServiceActive(self, request, context):
+        """Has a service, or one component, run or be kept stopped: the definition's `active`. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartService(self, request, context):
+        """Has the containers of a service, or of one component, made anew. NOT_FOUND. FAILED_PRECONDITION: it is stopped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """Oldest first. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackService(self, request, context):
+        """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetService(self, request, context):
         """NOT_FOUND.
         """
@@ -210,6 +258,26 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.ReconcileService,
                     request_deserializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.FromString,
                     response_serializer=mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.SerializeToString,
+            ),
+            'SetServiceActive': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetServiceActive,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveResponse.SerializeToString,
+            ),
+            'RestartService': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.RestartServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.RestartServiceResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'RollbackService': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.SerializeToString,
             ),
             'GetService': grpc.unary_unary_rpc_method_handler(
                     servicer.GetService,
@@ -382,6 +450,114 @@ class ControlPlaneService:
             '/mcp.v1.ControlPlaneService/ReconcileService',
             mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceRequest.SerializeToString,
             mcp_dot_v1_dot_control__plane__pb2.ReconcileServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetServiceActive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/SetServiceActive',
+            mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.SetServiceActiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/RestartService',
+            mcp_dot_v1_dot_control__plane__pb2.RestartServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.RestartServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/ListRevisions',
+            mcp_dot_v1_dot_control__plane__pb2.ListRevisionsRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/RollbackService',
+            mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,14 @@ class ControlPlaneServiceStub:
     """NOT_FOUND."""
     ReconcileService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ReconcileServiceRequest, _control_plane_pb2.ReconcileServiceResponse]
     """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
+    SetServiceActive: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.SetServiceActiveRequest, _control_plane_pb2.SetServiceActiveResponse]
+    """Has a service, or one component, run or be kept stopped: the definition's `active`. NOT_FOUND."""
+    RestartService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.RestartServiceRequest, _control_plane_pb2.RestartServiceResponse]
+    """Has the containers of a service, or of one component, made anew. NOT_FOUND. FAILED_PRECONDITION: it is stopped."""
+    ListRevisions: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListRevisionsRequest, _control_plane_pb2.ListRevisionsResponse]
+    """Oldest first. NOT_FOUND."""
+    RollbackService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.RollbackServiceRequest, _control_plane_pb2.RollbackServiceResponse]
+    """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
     GetService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]
     """NOT_FOUND."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]
@@ -81,6 +89,14 @@ class ControlPlaneServiceAsyncStub(ControlPlaneServiceStub):
     """NOT_FOUND."""
     ReconcileService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ReconcileServiceRequest, _control_plane_pb2.ReconcileServiceResponse]  # type: ignore[assignment]
     """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
+    SetServiceActive: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.SetServiceActiveRequest, _control_plane_pb2.SetServiceActiveResponse]  # type: ignore[assignment]
+    """Has a service, or one component, run or be kept stopped: the definition's `active`. NOT_FOUND."""
+    RestartService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.RestartServiceRequest, _control_plane_pb2.RestartServiceResponse]  # type: ignore[assignment]
+    """Has the containers of a service, or of one component, made anew. NOT_FOUND. FAILED_PRECONDITION: it is stopped."""
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListRevisionsRequest, _control_plane_pb2.ListRevisionsResponse]  # type: ignore[assignment]
+    """Oldest first. NOT_FOUND."""
+    RollbackService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.RollbackServiceRequest, _control_plane_pb2.RollbackServiceResponse]  # type: ignore[assignment]
+    """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
     GetService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]  # type: ignore[assignment]
     """NOT_FOUND."""
     ListServices: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]  # type: ignore[assignment]
@@ -138,6 +154,38 @@ class ControlPlaneServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.ReconcileServiceResponse, _abc.Awaitable[_control_plane_pb2.ReconcileServiceResponse]]:
         """Has all reconcilers look at a service now, and answers when they looked. It changes no desired state. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def SetServiceActive(
+        self,
+        request: _control_plane_pb2.SetServiceActiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.SetServiceActiveResponse, _abc.Awaitable[_control_plane_pb2.SetServiceActiveResponse]]:
+        """Has a service, or one component, run or be kept stopped: the definition's `active`. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def RestartService(
+        self,
+        request: _control_plane_pb2.RestartServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.RestartServiceResponse, _abc.Awaitable[_control_plane_pb2.RestartServiceResponse]]:
+        """Has the containers of a service, or of one component, made anew. NOT_FOUND. FAILED_PRECONDITION: it is stopped."""
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _control_plane_pb2.ListRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.ListRevisionsResponse, _abc.Awaitable[_control_plane_pb2.ListRevisionsResponse]]:
+        """Oldest first. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def RollbackService(
+        self,
+        request: _control_plane_pb2.RollbackServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.RollbackServiceResponse, _abc.Awaitable[_control_plane_pb2.RollbackServiceResponse]]:
+        """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetService(

@@ -250,3 +250,46 @@ async def test_what_is_not_there_can_be_neither_suspended_nor_resumed(registry):
     for refused in (registry.suspend("hello", actor="ann"), registry.resume("hello", actor="ann")):
         with pytest.raises(NotFound):
             await refused
+
+
+async def test_a_restart_is_a_number_that_rises_and_another_generation(registry, changes):
+    await registry.apply(two(), actor="ann")
+    await changes()
+    service = await registry.restart("hello", actor="bob")
+    assert (service.generation, service.actor, service.restarts) == (2, "bob", {"web": 1, "db": 1})
+    assert service.spec == two()
+    assert [change.kind for change in await changes()] == [ChangeKind.SPEC, ChangeKind.EVENT]
+    assert (await registry.restart("hello", "db", actor="bob")).restarts == {"web": 1, "db": 2}
+    event = (await registry.events("hello"))[-1]
+    assert (event.kind, event.message) == ("restarting", "restart of db asked by bob")
+    assert [revision.note for revision in await registry.revisions("hello")] == [
+        "",
+        "restart of web, db",
+        "restart of db",
+    ]
+
+
+async def test_what_is_stopped_or_not_there_is_not_restarted(registry):
+    with pytest.raises(NotFound):
+        await registry.restart("hello", actor="ann")
+    await registry.apply(two(active=False), actor="ann")
+    with pytest.raises(NotFound, match="it has web, db"):
+        await registry.restart("hello", "api", actor="ann")
+    with pytest.raises(Refused, match="hello is stopped: mcp start hello has it run"):
+        await registry.restart("hello", "web", actor="ann")
+    await registry.request_deletion("hello", actor="ann")
+    with pytest.raises(Refused, match="is being deleted"):
+        await registry.restart("hello", actor="ann")
+
+
+async def test_a_revision_remembers_what_its_tags_stood_for_when_it_ended(registry):
+    await registry.apply(spec(version="v1"), actor="ann")
+    await registry.record_component("hello", component(image="reg/hello:v1", digest="sha256:1"))
+    await registry.apply(spec(version="v2"), actor="ann", note="a trial")
+    first, second = await registry.revisions("hello")
+    assert (first.digests, second.digests, second.note) == ({"reg/hello:v1": "sha256:1"}, {}, "a trial")
+
+
+def two(**fields: object) -> ServiceSpec:
+    components = (ComponentSpec(name="web", image="x:1"), ComponentSpec(name="db", image="x:1"))
+    return ServiceSpec.model_validate({"name": "hello", "components": components, **fields})

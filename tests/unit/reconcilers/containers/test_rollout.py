@@ -295,3 +295,14 @@ def test_a_stop_in_the_middle_of_an_update_leaves_one_container_that_does_not_ru
         ("removed", left),
         ("stopped", "shop-web"),
     ]
+
+
+@pytest.mark.parametrize("strategy", ["recreate", "blue-green"])
+def test_a_restart_replaces_a_container_in_the_way_in_which_it_is_updated(strategy: str) -> None:
+    same = service(strategy, OLD_IMAGE).model_copy(update={"generation": 1})
+    seen = world(before(strategy))
+    assert decide(noted(same, seen), seen).actions == ()
+    asked = noted(same, seen).model_copy(update={"restarts": {"web": 1}, "generation": 2, "actor": "alice"})
+    (action,) = decide(asked, seen).actions
+    assert isinstance(action, Replace if strategy == "recreate" else Create)
+    assert action.cause == "restart asked by alice"
