@@ -1,21 +1,14 @@
 """A stand-in for MCIAS over real HTTPS: the paths and fields that its clients' documentation names."""
 
-import json
 import secrets
-import ssl
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from reconcilers.certs.ca import EmbeddedCa, private_pem
+from stack import https
 
 
 @dataclass
@@ -41,9 +34,6 @@ class Mcias:
     """Answers 500 to everything."""
     url: str = ""
 
-    def __post_init__(self) -> None:
-        self._ca = EmbeddedCa.open(self.folder, "mcias", lambda: datetime.now(UTC))
-
     @property
     def ca_file(self) -> Path:
         """What its certificate leads to."""
@@ -58,25 +48,10 @@ class Mcias:
     @contextmanager
     def serving(self, port: int = 0) -> Iterator["Mcias"]:
         """Answers on a port of its own until the block ends."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        chain = self._ca.sign("localhost", key, timedelta(days=1))
-        pair = self.folder / "tls.pem"
-        pair.write_bytes(private_pem(key) + b"".join(link.public_bytes(Encoding.PEM) for link in chain))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair)
-        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        self.url = f"https://localhost:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
+        with https.serving(self.folder, self.answer, port) as self.url:
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
-    def answer(self, path: str, token: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, token: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """The status and the body of an answer."""
         self.asked.append(path)
         if self.broken:
@@ -90,7 +65,7 @@ class Mcias:
                 return (204, {}) if self.tokens.pop(token, None) else (401, {"error": "invalid token"})
         return 404, {"error": "not found"}
 
-    def _login(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _login(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         username = str(body["username"])
         account = self.accounts.get(username)
         right = account and (account.password, account.totp_code) == (body["password"], body.get("totp_code", ""))
@@ -108,21 +83,3 @@ class Mcias:
         roles = list(self.accounts[username].roles)
         known = {"sub": f"id-of-{username}", "username": username, "roles": roles}
         return 200, {"valid": True, "expires_at": expires_at.isoformat(), **known}
-
-
-def _handler(mcias: Mcias) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, answer = mcias.answer(self.path, token, body)
-            data = b"" if status == 204 else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its base has it so
-            """A request is not worth a line."""
-
-    return Handler

@@ -4,7 +4,9 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,9 +53,9 @@ class Keys:
         """The key with that id, or the only one there is; None for none. Raises Unreachable."""
         if self._only is not None:
             return self._only
-        if ask and self._is_due(kid):
+        if ask and (self._find(kid) is None or self._is_due(kid)):
+            # Whoever comes while another asks waits for the same answer.
             async with self._turn:
-                # Another may have asked meanwhile.
                 if self._is_due(kid):
                     await self._fetch(kid)
         return self._find(kid)
@@ -71,6 +73,8 @@ class Keys:
         self._asked = self._monotonic()
         try:
             answer = await asyncio.to_thread(self._server.ask)
+            if answer.status != HTTPStatus.OK:
+                raise NoAnswer(f"{self._server.url} answered {answer.status}")  # noqa: TRY301  # it is one
         except NoAnswer as error:
             # A key that is known does not end with the issuer's illness.
             if self._find(kid) is None:
@@ -150,19 +154,25 @@ def _usable(document: Mapping[str, Any]) -> list[jwt.PyJWK]:
     found = []
     entries = document.get("keys")
     for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and entry.get("use", "sig") == "sig" and entry.get("kty") in ("OKP", "EC", "RSA"):
-            try:
-                found.append(jwt.PyJWK.from_dict(entry))
-            except (PyJWTError, ValueError, TypeError):
-                continue
+        with suppress(PyJWTError, ValueError, TypeError):
+            found.append(_jwk(entry))
     return found
+
+
+def _jwk(entry: Any) -> jwt.PyJWK:
+    """A public key that signs. Raises ValueError, TypeError, PyJWTError."""
+    if not isinstance(entry, dict) or entry.get("kty") not in ("OKP", "EC", "RSA"):
+        raise ValueError("it is no JWK of a key pair")
+    if entry.get("use", "sig") != "sig":
+        raise ValueError("it does not sign")
+    return jwt.PyJWK.from_dict(entry)
 
 
 def _key_of(path: str) -> Any:
     """The public key in a file: PEM, or a JWK. Raises Refused."""
     try:
         data = Path(path).read_bytes()
-        return load_pem_public_key(data) if b"-----BEGIN" in data else jwt.PyJWK.from_dict(json.loads(data))
+        return load_pem_public_key(data) if b"-----BEGIN" in data else _jwk(json.loads(data))
     except OSError as error:
         raise Refused(f"jwt.key_file: {path} cannot be read: {error.strerror}") from error
     except (ValueError, PyJWTError, TypeError) as error:

@@ -352,10 +352,10 @@ async def test_what_writes_and_what_is_refused_is_written_down_and_nothing_else(
     records = await served.audit()
     told = [(r.actor, r.role, r.how, r.method.rpartition("/")[2], r.service, r.generation, r.outcome) for r in records]
     assert told == [
-        ("ci", "operator", "token", "ApplyService", SERVICE.name, SERVICE.generation, "OK"),
+        ("ci", "operator", "token", "ApplyService", SERVICE.spec.name, SERVICE.generation, "OK"),
         ("ci", "operator", "token", "CreateToken", "", 0, "PERMISSION_DENIED"),
         ("", "", "", "DeleteService", "", 0, "UNAUTHENTICATED"),
-        ("ci", "operator", "token", "ApplyService", SERVICE.name, 0, "INVALID_ARGUMENT"),
+        ("ci", "operator", "token", "ApplyService", SERVICE.spec.name, 0, "INVALID_ARGUMENT"),
         ("ann@sea", "admin", "socket", "CreateToken", "", 0, "OK"),
     ]
     assert {r.address for r in records} == {"127.0.0.1", "unix"}
@@ -386,7 +386,7 @@ async def test_a_call_that_is_given_up_is_written_down_as_such(served: Served, m
         async with asyncio.timeout(5):
             await written.wait()
         records = await served.audit()
-    assert [(record.service, record.outcome) for record in records] == [(SERVICE.name, "CANCELLED")]
+    assert [(record.service, record.outcome) for record in records] == [(SERVICE.spec.name, "CANCELLED")]
 
 
 # Tokens
