@@ -49,12 +49,20 @@ def serve(config: Path) -> None:
 @cli.command("check-config")
 @_config
 def check_config(config: Path) -> None:
-    """Say whether the settings can be used, without starting anything."""
+    """Say whether the settings can be used, without starting anything.
+
+    What they name and does not answer is a warning: it may be started later.
+    """
+    import asyncio
+
     from controller.auth.door import check
+    from controller.outside import unreachable
     from controller.settings import load
 
     settings = load(config, os.environ)
     check(settings)
+    for warning in asyncio.run(unreachable(settings)):
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"{config}: ok (node {settings.node})")
 
 

@@ -135,11 +135,11 @@ def parts_lines(node: NodeStatus) -> Iterator[str]:
             yield f"{part.name} cannot be reached from node {node.node}: {part.detail}"
     if node.undefined:
         count = sum(service.containers for service in node.undefined)
-        containers = "1 container" if count == 1 else f"{count} containers"
+        carry = "container of {} carries" if count == 1 else "containers of {} carry"
         names = ", ".join(service.name for service in node.undefined)
         yield (
-            f"{containers} of {names} carry the labels of node {node.node} and have no definition; they are left alone:"
-            f" mcp adopt {node.undefined[0].name} takes them over"
+            f"{count} {carry.format(names)} the labels of node {node.node} without a definition, and"
+            f" {'is' if count == 1 else 'are'} left alone: mcp adopt {node.undefined[0].name} takes over what runs"
         )
 
 

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,16 +21,18 @@ from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
 from controller.flapping import Flapping, FlappingSettings
 from controller.http import HttpServer
-from controller.inspect import Inspector, Look
+from controller.inspect import Inspector
 from controller.issuers import open_issuers
 from controller.logs import configure
 from controller.looks import Looks
 from controller.metrics import Metrics
+from controller.outside import Outside, open_outside
 from controller.preview import Preview
 from controller.queue import WorkQueue
 from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.settings import ImageRegistrySettings, Settings
+from controller.undefined import Undefined
 from controller.wakes import ALL, Waiters, Wakes
 from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa
@@ -42,13 +44,11 @@ from reconcilers.containers.guard import Guard
 from reconcilers.containers.health import Checks
 from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine, EngineSettings
 from reconcilers.containers.policy import Ground, Private
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.ports.reconciler import Ports, PortSettings
-from reconcilers.routes.mcproxy import McProxy
 from reconcilers.routes.reconciler import Routes
 
 _SCRAPE_PATIENCE = 5.0
@@ -70,12 +70,12 @@ async def _serve(settings: Settings) -> None:
         registry = await Registry.open(settings.registry_url, settings.node)
         stack.push_async_callback(registry.close)
         ca = await _open_ca(settings)
-        outside = await stack.enter_async_context(_outside(settings))
+        outside = await stack.enter_async_context(open_outside(settings))
         metrics = Metrics(ALL)
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
         issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)
         node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
-        inspector = Inspector(settings.node, registry, outside.parts, utc_now())
+        inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, utc_now())
         plane = LocalControlPlane(
             settings.node,
             registry,
@@ -110,49 +110,6 @@ async def _serve(settings: Settings) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outside:
-    """What the agent acts on."""
-
-    engine: Engine
-    proxy: McProxy | None
-
-    @property
-    def parts(self) -> Mapping[str, Look]:
-        """How each is looked at."""
-        parts: dict[str, Look] = {"podman": self._look_at_engine}
-        if self.proxy is not None:
-            parts["mc-proxy"] = partial(_look_at_proxy, self.proxy)
-        return parts
-
-    async def _look_at_engine(self) -> str:
-        return f"version {await self.engine.ping()}"
-
-
-async def _look_at_proxy(proxy: McProxy) -> str:
-    listeners = (await proxy.listing()).listeners
-    return f"listens on {', '.join(sorted(listeners)) or 'nothing'}"
-
-
-@asynccontextmanager
-async def _outside(settings: Settings) -> AsyncIterator[_Outside]:
-    engine = Engine(
-        EngineSettings(
-            settings.podman.socket,
-            timeout=settings.podman.timeout_seconds,
-            pull_timeout=settings.images.silence_seconds,
-        )
-    )
-    patience = timedelta(seconds=settings.mcproxy.timeout_seconds)
-    proxy = McProxy(settings.mcproxy.socket, patience) if settings.mcproxy.socket else None
-    try:
-        yield _Outside(engine, proxy)
-    finally:
-        engine.close()
-        if proxy is not None:
-            await proxy.close()
-
-
-@dataclass(frozen=True, slots=True)
 class _Node:
     """The reconcilers, in the order in which they come to do something, and what keeps their pictures true."""
 
@@ -161,13 +118,14 @@ class _Node:
     waiters: Waiters
     refresh: Callable[[], Awaitable[object]]
     """Looks at the engine anew."""
+    undefined: Undefined
 
 
 def _assemble(
     settings: Settings,
     registry: Registry,
     issuers: tuple[Issuer, Issuer | None],
-    outside: _Outside,
+    outside: Outside,
     wake: Mapping[str, Callable[[str], None]],
 ) -> _Node:
     defaults = settings.defaults
@@ -194,6 +152,7 @@ def _assemble(
         _guard(settings),
         _images(settings),
     )
+    undefined = Undefined(settings.node, registry, picture)
     routes = Routes(registry, outside.proxy, defaults, timedelta(seconds=settings.mcproxy.interval_seconds))
     return _Node(
         reconcilers=(ports, certs, containers, routes),
@@ -201,9 +160,11 @@ def _assemble(
             "containers-watch": containers.run,
             "certs-watch": partial(certs.run, wake["certs"]),
             "routes-watch": partial(routes.watch, wake["routes"]),
+            "undefined-watch": undefined.run,
         },
         waiters=containers.waiting,
         refresh=picture.refresh,
+        undefined=undefined,
     )
 
 
@@ -231,6 +192,7 @@ def _guard(settings: Settings) -> Guard:
         Private(settings.podman.socket, "podman's socket"),
         Private(settings.api.socket, "the agent's socket"),
         Private(settings.state_dir, "what the agent keeps"),
+        Private(settings.snapshot.folder, "what leads back to what the agent keeps"),
         *(Private(path, "a secret of the agent's") for path in secrets),
         Private(settings.mcproxy.cert_dir, "the key of a certificate", shared=True),
         Private(settings.mcproxy.socket, "mc-proxy's socket", shared=True),

@@ -1,13 +1,13 @@
 """Asks the agent's parts how they are: for `mcp status`, and for whoever asks whether the agent is ready."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from importlib.metadata import version
 
 from api.conditions import ConditionType, Status
 from api.errors import RegistryUnavailable
-from api.service import NodeStatus, PartStatus, Service
+from api.service import NodeStatus, PartStatus, Service, UndefinedService
 from controller.registry import Registry
 from reconcilers.base import Terminal, Transient
 
@@ -21,16 +21,25 @@ _PATIENCE = 2.0
 class Inspector:
     """Looks at the registry and at each named part, side by side."""
 
-    def __init__(self, node: str, registry: Registry, parts: Mapping[str, Look], started_at: datetime) -> None:
+    def __init__(
+        self,
+        node: str,
+        registry: Registry,
+        parts: Mapping[str, Look],
+        undefined: Callable[[Collection[Service]], tuple[UndefinedService, ...]],
+        started_at: datetime,
+    ) -> None:
+        """`undefined` says which services run that are not among those it is given."""
         self._node = node
         self._registry = registry
         self._parts: Mapping[str, Look] = {"registry": self._ping_registry, **parts}
+        self._undefined = undefined
         self._started_at = started_at
 
     async def status(self) -> NodeStatus:
         """The agent and what it depends on. Raises RegistryUnavailable."""
         services = await self._registry.services()
-        parts = await asyncio.gather(*(_look(name, look) for name, look in self._parts.items()))
+        parts = await asyncio.gather(*(look_at(name, look) for name, look in self._parts.items()))
         return NodeStatus(
             node=self._node,
             version=version("metacircular-mcp"),
@@ -39,11 +48,12 @@ class Inspector:
             ready=sum(_is_ready(service) for service in services),
             suspended=sum(service.suspended is not None for service in services),
             parts=tuple(parts),
+            undefined=self._undefined(services),
         )
 
     async def problem(self) -> str | None:
         """What keeps the agent from its work, in one sentence; None: nothing."""
-        parts = await asyncio.gather(*(_look(name, look) for name, look in self._parts.items()))
+        parts = await asyncio.gather(*(look_at(name, look) for name, look in self._parts.items()))
         return next((f"{part.name}: {part.detail}" for part in parts if not part.reachable), None)
 
     async def _ping_registry(self) -> str:
@@ -51,7 +61,8 @@ class Inspector:
         return "answers"
 
 
-async def _look(name: str, look: Look) -> PartStatus:
+async def look_at(name: str, look: Look) -> PartStatus:
+    """How one part is, within two seconds."""
     try:
         async with asyncio.timeout(_PATIENCE):
             return PartStatus(name=name, reachable=True, detail=await look())

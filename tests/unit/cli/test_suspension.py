@@ -62,6 +62,6 @@ async def test_a_look_on_demand_tells_what_was_found(mcp: Mcp) -> None:
 async def test_containers_of_services_that_nobody_knows_are_offered(mcp: Mcp) -> None:
     mcp.plane.undefined = (UndefinedService(name="forge", containers=2), UndefinedService(name="web", containers=1))
     assert (await mcp("status")).stderr == (
-        "3 containers of forge, web carry the labels of node rift and have no definition; they are left alone:"
-        " mcp adopt forge takes them over\n"
+        "3 containers of forge, web carry the labels of node rift without a definition, and are left alone:"
+        " mcp adopt forge takes over what runs\n"
     )

@@ -1,6 +1,7 @@
 """The agent as a program: what it serves, what it refuses, and how it ends. Its podman is away."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -281,6 +282,44 @@ def test_settings_can_be_checked_without_starting_anything(program: Program) -> 
         f'mcp-agent: {program.config}:2: podman.sokcet: is not a field of [podman]; did you mean "socket"?\n',
     )
     assert not (program.folder / "state").exists()
+
+
+def test_what_does_not_answer_yet_is_a_warning(program: Program) -> None:
+    done = program.run("check-config", MCP_MCPROXY_SOCKET=f"{program.folder}/proxy.sock")
+    assert done.returncode == 0
+    podman, proxy = done.stderr.splitlines()
+    assert podman.startswith("warning: podman: ")
+    assert proxy.startswith("warning: mc-proxy: ")
+
+
+async def test_the_way_back_by_its_commands(program: Program) -> None:
+    disk = program.folder / "disk"
+    assert program.run("snapshot").stderr.count("never ran") == 1
+    assert re.fullmatch(r"the registry is at schema \d{4}; it did not exist\n", program.run("migrate").stdout)
+    assert re.fullmatch(r"the registry is at schema \d{4}\n", program.run("migrate").stdout)
+    program.start()
+    async with program.client() as client:
+        await client.apply(spec())
+    taken = program.run("snapshot", "--to", str(disk))
+    assert re.search(r": 1 service of node rift, schema \d{4}, \d+ bytes\n$", taken.stdout)
+    (file,) = disk.iterdir()
+    refused = program.run("restore", str(file), "--force")
+    assert (refused.returncode, "served by another agent: end that one first" in refused.stderr) == (4, True)
+    assert program.run("migrate").returncode == 4
+    assert program.stop()[0] == 0
+    assert "would be replaced" in program.run("restore", str(file), "--dry-run").stdout
+    assert program.run("restore", str(file)).returncode == 5
+    done = program.run("restore", str(file), "--force")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "all services are suspended" in done.stdout
+    assert program.run("restore", f"{disk}/none").stderr == f"mcp-agent: there is no snapshot {disk}/none\n"
+    (program.folder / "junk").write_text("junk")
+    junk = program.run("restore", f"{program.folder}/junk")
+    assert (junk.returncode, junk.stderr.count("\n")) == (5, 1)
+    program.start()
+    async with program.client() as client:
+        assert (await client.node_status()).suspended == 1
+    program.stop()
 
 
 def test_it_knows_its_version(program: Program) -> None:
