@@ -1,11 +1,14 @@
 """Leaving services alone, and having them looked at."""
 
+import asyncio
 import json
 import re
+from contextlib import aclosing
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import UndefinedService
 from tests.unit.cli.plane import Mcp
+from tests.unit.cli.test_apply import other
 from tests.unit.cli.test_commands import applied
 
 
@@ -65,3 +68,18 @@ async def test_containers_of_services_that_nobody_knows_are_offered(mcp: Mcp) ->
         "3 containers of forge, web carry the labels of node rift without a definition, and are left alone:"
         " mcp adopt forge takes over what runs\n"
     )
+
+
+async def test_whoever_applies_to_a_suspended_service_is_told_that_it_waits(mcp: Mcp) -> None:
+    await applied(mcp, "hello")
+    mcp.plane.behaviour = "nothing"
+    changed = asyncio.create_task(mcp("apply", "-f", "-", stdin=other("hello").replace("v1.0.0", "v2.0.0")))
+    async with asyncio.timeout(20), aclosing(mcp.plane.watch(["hello"])) as watch:
+        async for seen in watch:
+            if seen.service is not None and seen.service.generation == 2:
+                break
+    message = "suspended by ann; once resumed: replace hello-web"
+    mcp.plane.turn("hello", ConditionType.CONTAINERS_RUNNING, Status.FALSE, Reason.SUSPENDED, message)
+    ran = await changed
+    assert ran.status == 1
+    assert "Suspended: suspended by ann; once resumed: replace hello-web" in ran.stderr
