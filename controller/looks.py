@@ -10,6 +10,7 @@ from reconcilers.base import Transient
 
 MOST_SECONDS: Final = 600.0
 """So long anybody may wait for an answer."""
+_REFRESH_SECONDS: Final = 5.0
 
 
 class Looks:
@@ -26,12 +27,17 @@ class Looks:
         """
         deadline = asyncio.get_running_loop().time() + min(within, MOST_SECONDS)
         with suppress(Transient, TimeoutError):  # the reconciler says why it sees nothing
-            async with asyncio.timeout_at(deadline):
+            # An engine that hangs holds up nobody but those who act on it.
+            async with asyncio.timeout(min(within / 2, _REFRESH_SECONDS)):
                 await self._refresh()
         asked = {name: queue.look(service) for name, queue in self._queues.items()}
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
-        await asyncio.wait(asked.values(), timeout=left)
-        return tuple(name for name, look in asked.items() if not _ended(look))
+        try:
+            await asyncio.wait(asked.values(), timeout=deadline - asyncio.get_running_loop().time())
+            return tuple(name for name, look in asked.items() if not _ended(look))
+        finally:
+            # Nobody waits any more; the looks come all the same.
+            for look in asked.values():
+                look.cancel()
 
 
 def _ended(look: asyncio.Future[None]) -> bool:

@@ -21,9 +21,12 @@ class Worked:
         self.queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ("quick", "slow")}
         self.refreshed = 0
         self.blind = False
+        self.hangs = False
 
     async def refresh(self) -> None:
         self.refreshed += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.blind:
             raise Transient(Reason.ENGINE_UNREACHABLE, "podman is away")
 
@@ -61,3 +64,12 @@ async def test_an_agent_that_stops_meanwhile_answers() -> None:
     for queue in worked.queues.values():
         queue.shut_down()
     assert await looking == ("quick", "slow")
+
+
+async def test_an_engine_that_hangs_does_not_keep_the_others_from_looking() -> None:
+    worked = Worked()
+    worked.hangs = True
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worked.work("quick", 0))
+        tasks.create_task(worked.work("slow", 50))
+        assert await Looks(worked.queues, worked.refresh)("hello", 30) == ("slow",)

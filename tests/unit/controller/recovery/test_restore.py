@@ -4,6 +4,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -264,3 +266,50 @@ async def test_what_root_restores_belongs_to_whom_the_folder_does(lite_settings:
     os.chown(folder, owner, -1)
     await asyncio.to_thread(restore, lite_settings, file, FORCED)
     assert owners_below(folder) == {owner}
+
+
+_KILLED = """\
+import os, shutil, sys
+from pathlib import Path
+from controller.recovery.restore import Wish, restore
+from controller.settings import Settings
+
+left, move = int(sys.argv[3]), shutil.move
+
+def counted(old, new):
+    global left
+    if left == 0:
+        os._exit(9)
+    left -= 1
+    return move(old, new)
+
+shutil.move = counted
+restore(Settings(node="rift", state_dir=sys.argv[1]), Path(sys.argv[2]), Wish(force=True))
+"""
+
+
+async def test_one_that_is_killed_at_any_step_leaves_what_was_or_what_waits_and_can_be_begun_again(
+    lite_settings: Settings, tmp_path: Path
+) -> None:
+    await filled(lite_settings, "hello")
+    file = take(lite_settings, tmp_path / "disk").file
+    await filled(lite_settings, "hello", version="v2")
+    found = []
+    for step in range(10):
+        folder = tmp_path / f"step{step}"
+        shutil.copytree(lite_settings.state_dir, folder)
+        command = [sys.executable, "-c", _KILLED, str(folder), str(file), str(step)]
+        done = await asyncio.to_thread(subprocess.run, command, check=False)
+        settings = Settings.model_validate({"node": "rift", "state_dir": str(folder)})
+        registry = await opened(settings)
+        services = await registry.services()
+        await registry.close()
+        found.append([(one.spec.components[0].image, one.suspended is not None) for one in services])
+        restore(settings, file, FORCED)
+        registry = await opened(settings)
+        assert [one.suspended is not None for one in await registry.services()] == [True]
+        await registry.close()
+        if done.returncode == 0:
+            break
+    before, waits = [("web:v2", False)], [("web:v1", True)]
+    assert found == [before, before, before, [], waits]
