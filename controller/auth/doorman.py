@@ -16,6 +16,8 @@ from reconcilers.base import Clock
 SOCKET: Final = "unix"
 """The address of who came through the Unix socket."""
 
+_LONGEST_NAME: Final = 200
+
 _TLS: Final = b"TLSv1.3"
 
 
@@ -33,7 +35,7 @@ class Doorman:
         address = address_of(context)
         if address == SOCKET:
             actor = metadata.read(context.invocation_metadata(), metadata.ACTOR)
-            return Identity(name=actor or "unknown", role=Role.ADMIN, how=How.SOCKET)
+            return Identity(name=actor[:_LONGEST_NAME] or "unknown", role=Role.ADMIN, how=How.SOCKET)
         credentials = self._credentials(context, self._throttle.wait(address) > 0)
         try:
             identity = await self._ask(credentials)

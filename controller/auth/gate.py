@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from api.access import AuditRecord, Identity, set_caller
 from api.errors import Forbidden, McpError, TooMany, Unauthenticated
+from api.gen.mcp.v1 import access_pb2
 from api.server import Context, Handler, answers, behavior_of, rewrapped
 from controller.auth.audit import Audit
 from controller.auth.doorman import SOCKET, Doorman, address_of
@@ -24,6 +25,7 @@ from controller.auth.methods import Rule
 from reconcilers.base import Clock
 
 _LONGEST_DETAIL = 200
+_ACCESS = f"{access_pb2.DESCRIPTOR.services_by_name['AccessService'].full_name}/"
 
 
 @dataclass(slots=True)
@@ -37,13 +39,20 @@ class Call:
     dry_run: bool = False
     service: str = ""
     generation: int = 0
+    detail: str = ""
 
     def asked(self, request: Message) -> None:
         """Learns from a request what it is about. Of a stream, the first that says so counts."""
         self.dry_run = self.dry_run or bool(getattr(request, "dry_run", False))
-        spec = getattr(request, "spec", None)
-        name = getattr(spec, "name", "") or getattr(request, "service", "") or getattr(request, "name", "")
-        self.service = self.service or (name if isinstance(name, str) else "")
+        name = getattr(request, "service", "") or getattr(request, "name", "")
+        for part in ("spec", "token"):
+            name = name or getattr(getattr(request, part, None), "name", "")
+        if not isinstance(name, str):
+            return
+        if self.method.startswith(_ACCESS):
+            self.detail = self.detail or (f"token {name}" if name else "")
+        else:
+            self.service = self.service or name
 
     def answered(self, answer: Message) -> None:
         """Learns from the answer which generation the service has since."""
@@ -178,7 +187,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
                 generation=call.generation,
                 outcome=_outcome(error),
                 # What a handler says may quote what it was given.
-                detail=_detail(error) if refused else "",
+                detail=_detail(error) if refused else call.detail,
             )
         )
 

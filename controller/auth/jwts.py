@@ -29,6 +29,8 @@ _ALGORITHMS: Final = (
 _LONGEST: Final = 16 * 1024
 """Characters of a token."""
 
+_LONGEST_NAME: Final = 200
+
 _END_OF_TIME: Final = 253_402_300_799
 """The last second that a datetime can say."""
 
@@ -116,7 +118,7 @@ class Jwts:
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
         name = _inner(claims, self._settings.name_claim)
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
             return None
         theirs = _inner(claims, self._settings.role_claim)
         roles = theirs.split() if isinstance(theirs, str) else map(str, theirs if isinstance(theirs, list) else ())

@@ -17,12 +17,13 @@ import h2.events
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from api.access import How, Identity, Role, TokenRequest
+from api.access import How, Identity, Role, Token, TokenRequest
 from api.client import Client
 from api.errors import Forbidden, InvalidSpec, McpError, NotFound, Refused, TooMany, Unauthenticated, Unreachable
 from api.gen.mcp.v1 import control_plane_pb2
 from controller.auth import methods
 from controller.auth.methods import METHODS, Rule
+from controller.auth.tokens import sha256
 from controller.registry import utc_now
 from tests.unit.api.test_server import SERVICE
 from tests.unit.controller.auth.served import Served, client_certificate, serving
@@ -49,10 +50,10 @@ async def call(channel: grpc.aio.Channel, method: str, token: str | None) -> tup
 
 async def expired(served: Served) -> str:
     """A token that was good once."""
-    at = utc_now() + timedelta(milliseconds=5)
-    secret = await served.token("old", expires_at=at)
-    await asyncio.sleep((at - utc_now()).total_seconds() + 0.001)
-    return secret
+    then = utc_now() - timedelta(seconds=1)
+    token = Token(name="old", role=Role.ADMIN, created_by="test", created_at=then, expires_at=then)
+    await served.registry.doors.add_token(token, sha256("mcp_old"))
+    return "mcp_old"
 
 
 async def revoked(served: Served) -> str:
@@ -358,6 +359,7 @@ async def test_what_writes_and_what_is_refused_is_written_down_and_nothing_else(
         ("ci", "operator", "token", "ApplyService", SERVICE.spec.name, 0, "INVALID_ARGUMENT"),
         ("ann@sea", "admin", "socket", "CreateToken", "", 0, "OK"),
     ]
+    assert records[-1].detail == "token new"
     assert {r.address for r in records} == {"127.0.0.1", "unix"}
     assert not [r for r in records if "hunter2" in str(r) or token in str(r)]
 

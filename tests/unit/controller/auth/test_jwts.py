@@ -136,6 +136,7 @@ WRONG = {
     ),
     "no name": lambda: without("sub"),
     "a name that is none": lambda: signed(sub=""),
+    "a name without end": lambda: signed(sub="x" * 1000),
     "no token": lambda: "a.b.c",
     "nothing": lambda: "",
     "far too much": lambda: signed(more="x" * 20_000),
