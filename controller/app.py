@@ -71,6 +71,7 @@ async def _serve(settings: Settings) -> None:
         stack.push_async_callback(registry.close)
         ca = await _open_ca(settings)
         outside = await stack.enter_async_context(open_outside(settings))
+        outside.engine.adoptions.remember(await registry.adopted_containers())
         metrics = Metrics(ALL)
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
         issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)

@@ -1,11 +1,13 @@
 """What the registry takes and tells beyond the contract: the values of its interface, free of SQLAlchemy."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from api.conditions import ConditionType, Reason, Status
-from api.service import Event, Service
+from api.service import Event, PortAllocation, Service
+from api.spec import ServiceSpec
 
 
 def utc_now() -> datetime:
@@ -51,6 +53,17 @@ class Report:
     def says_more_than(self, service: Service) -> bool:
         """Whether anything in it is not known of the service yet."""
         return bool(self.events) or (self.condition is not None and not self.condition.is_known_of(service))
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A new service for containers that run already."""
+
+    spec: ServiceSpec
+    ports: tuple[PortAllocation, ...] = ()
+    """Those that the containers serve their routes at."""
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By a container's id, the labels that it would have, had MCP made it; without those that have them."""
 
 
 class ChangeKind(StrEnum):

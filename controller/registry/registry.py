@@ -8,12 +8,13 @@ from sqlalchemy import text
 from api.service import Certificate, Change, Component, Event, Finalizer, Revision, RouteClaim, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
+from controller.registry.adopted import AdoptedContainers
 from controller.registry.desired import DesiredState
 from controller.registry.doors import Doors
 from controller.registry.engines import Mode
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
-from controller.registry.records import Report, utc_now
+from controller.registry.records import Adoption, Report, utc_now
 from controller.registry.store import Store, Transaction
 from controller.registry.subscription import Subscription
 from controller.registry.timeline import Timeline
@@ -39,6 +40,7 @@ class Registry:
         self._desired = DesiredState(node, self._timeline)
         self._observed = ObservedState(node, self._timeline)
         self._images = PulledImages(node)
+        self._adopted = AdoptedContainers(node, self._desired, self._observed)
         self.doors = Doors(store, node, clock)
 
     @classmethod
@@ -67,6 +69,14 @@ class Registry:
         unless it does not exist), Refused while it is being deleted. `note` is for the history.
         """
         return await self._write(self._desired.apply, spec, actor, expected_generation, self._clock(), note)
+
+    async def adopt(self, adoption: Adoption, *, actor: str) -> Service:
+        """Stores a new service together with its ports and the containers that run for it.
+
+        Raises StaleGeneration where it exists, Refused while it is being
+        deleted, PortTaken where a port is another route's.
+        """
+        return await self._write(self._adopted.adopt, adoption, actor, self._clock())
 
     async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
         """Counts a wish for new containers: of that component, or of all that are to run.
@@ -108,6 +118,10 @@ class Registry:
     async def events(self, service: str = "", *, limit: int = 100, after_id: int = 0) -> tuple[Event, ...]:
         """The newest `limit` events after that one, oldest first; of all services where none is named."""
         return await self._read(self._timeline.newest, service, limit, after_id)
+
+    async def adopted_containers(self) -> dict[str, dict[str, str]]:
+        """By its id, what the labels of each container would be that MCP took over and did not make."""
+        return await self._read(self._adopted.every)
 
     async def ping(self) -> None:
         """Returns where the registry can be read."""

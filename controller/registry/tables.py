@@ -201,6 +201,19 @@ class ImageRow(Base):
     """When it was last seen in use, or brought."""
 
 
+class AdoptedRow(Base):
+    """A container that MCP took over and did not make."""
+
+    __tablename__ = "adopted"
+    __table_args__ = (_owner(), Index(None, "node", "service"))
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    container_id: Mapped[str] = mapped_column(primary_key=True)
+    service: Mapped[str]
+    labels: Mapped[dict[str, str]] = mapped_column(Json(dict[str, str]))
+    """What its own would be, had MCP made it."""
+
+
 class EventRow(Base):
     """One line of the timeline; it outlives its service."""
 

@@ -28,6 +28,7 @@ from api.conditions import Reason
 from api.service import Container
 from reconcilers.base import Transient
 from reconcilers.containers import listing
+from reconcilers.containers.adoptions import Adoptions
 from reconcilers.containers.credentials import SHUT_OUT, Access
 from reconcilers.containers.model import Observation
 from reconcilers.containers.references import LocalImage
@@ -121,6 +122,7 @@ class Engine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
+        self.adoptions = Adoptions()
         self._client = APIClient(
             base_url=f"unix://{settings.socket}",
             version=_API,
@@ -149,7 +151,7 @@ class Engine:
         limit = min(_LIST_TIMEOUT, self._settings.timeout)
         answer = await self._call("GET", "/containers/json", params=params, limit=limit)
         try:
-            return listing.read(answer.json(), self._rootless(), datetime.now(UTC))
+            return self.adoptions.labelled(listing.read(answer.json(), self._rootless(), datetime.now(UTC)))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _unreachable(f"the listing of containers is incomplete: {error}") from error
 
