@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -139,11 +140,14 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def _opened(file: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(file, mode="r|gz") as archive:
+        with gzip.open(file) as content, tarfile.open(fileobj=content, mode="r|") as archive:
             yield archive
+            # To the very end, where the sum over all of it is.
+            while content.read(_PIECE):
+                pass
     except FileNotFoundError as error:
         raise Refused(f"there is no snapshot {error.filename}") from error
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise _damaged(file, f"cannot be read to its end ({error})") from error
 
 
