@@ -17,6 +17,8 @@ from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
+from api.gen.mcp.v1.inspection_pb2_grpc import InspectionServiceStub
+from api.inspection_client import InspectionClient
 from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
 from api.spec import ServiceSpec
 from api.wire import from_wire, to_wire
@@ -52,6 +54,7 @@ class Client:
             self._metadata += ((metadata.CREDENTIALS, metadata.bearer(token)),)
         self._channel = _channel(address, ca_file, certificate)
         self._stub = ControlPlaneServiceStub(self._channel)
+        self.inspection = InspectionClient(InspectionServiceStub(self._channel), self._metadata, self._translated)
         self.access = AccessClient(AccessServiceStub(self._channel), self._ask)
 
     async def __aenter__(self) -> Self:

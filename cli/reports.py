@@ -8,6 +8,7 @@ from datetime import datetime
 
 from api.access import AuditRecord, Token
 from api.conditions import ConditionType
+from api.inspection import Exported, Finding, LogStream, NodeUsage
 from api.model import Model
 from api.service import Certificate, Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
 from api.spec import ServiceSpec
@@ -137,6 +138,25 @@ class ResumedServices(Model):
     services: tuple[Service, ...]
 
 
+class LoggedLine(Model):
+    """`mcp logs`: one of these a line."""
+
+    component: str
+    container: str
+    """Its name."""
+    stream: LogStream
+    at: datetime | None
+    """As exactly as the engine tells; null where it does not."""
+    text: str
+    """What is no UTF-8 is replaced."""
+
+
+class UsageReport(Model):
+    """`mcp top`: one look."""
+
+    usage: NodeUsage
+
+
 class WatchLine(Model):
     """`mcp watch`: one of these a line, with exactly one field that is neither null nor empty."""
 
@@ -144,6 +164,26 @@ class WatchLine(Model):
     deleted: str = ""
     synced: bool = False
     """The services as they were are told; what follows are changes."""
+
+
+class Diagnosis(Model):
+    """One finding, and where it was made."""
+
+    node: str
+    """Empty: on this machine, or at the address that was given."""
+    finding: Finding
+
+
+class DoctorReport(Model):
+    """`mcp doctor`"""
+
+    findings: tuple[Diagnosis, ...]
+
+
+class ExportedReport(Model):
+    """`mcp export --format quadlet` and `--format kube`"""
+
+    exported: Exported
 
 
 class ExportReport(Model):

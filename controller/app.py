@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,7 @@ from controller.driver import Driver, DriverSettings
 from controller.flapping import Flapping, FlappingSettings
 from controller.http import HttpServer
 from controller.inspect import Inspector
+from controller.inspection import LocalInspection
 from controller.issuers import open_issuers
 from controller.logs import configure
 from controller.looks import Looks
@@ -84,12 +85,13 @@ async def _serve(settings: Settings) -> None:
             Preview(node.reconcilers),
             partial(outside.engine.containers, settings.node),
             inspector.status,
-            Looks(queues, node.refresh),
+            Looks(queues, node.picture.refresh),
         )
         door = await open_door(settings, registry)
         tls = await asyncio.to_thread(make_tls, settings, ca)
         bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
-        api = await listen.start(plane, door, Path(settings.api.socket), tls, bounds)
+        inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status)
+        api = await listen.start(plane, inspection, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
@@ -117,8 +119,7 @@ class _Node:
     reconcilers: tuple[Reconciler, ...]
     watchers: Mapping[str, Task]
     waiters: Waiters
-    refresh: Callable[[], Awaitable[object]]
-    """Looks at the engine anew."""
+    picture: Picture
     undefined: Undefined
 
 
@@ -164,7 +165,7 @@ def _assemble(
             "undefined-watch": undefined.run,
         },
         waiters=containers.waiting,
-        refresh=picture.refresh,
+        picture=picture,
         undefined=undefined,
     )
 

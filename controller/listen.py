@@ -17,9 +17,12 @@ from api.access_server import AccessServicer
 from api.client import MAX_MESSAGE_BYTES
 from api.control_plane import ControlPlane
 from api.errors import Refused
-from api.gen.mcp.v1 import access_pb2, control_plane_pb2
+from api.gen.mcp.v1 import access_pb2, control_plane_pb2, inspection_pb2
 from api.gen.mcp.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.gen.mcp.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
+from api.inspection import Inspection
+from api.inspection_server import InspectionServicer
 from api.server import ControlPlaneServicer, ErrorInterceptor
 from controller.auth import methods
 from controller.auth.door import Door
@@ -27,6 +30,7 @@ from controller.auth.door import Door
 _SERVICES = (
     control_plane_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"].full_name,
     access_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name,
+    inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name,
 )
 
 
@@ -50,7 +54,12 @@ class Bounds:
 
 
 async def start(
-    plane: ControlPlane, door: Door, path: Path, tls: Tls | None, bounds: Bounds | None = None
+    plane: ControlPlane,
+    inspection: Inspection,
+    door: Door,
+    path: Path,
+    tls: Tls | None,
+    bounds: Bounds | None = None,
 ) -> grpc.aio.Server:
     """Serves the API, its health and its reflection, all behind the door. Raises Refused for an address not to be had.
 
@@ -65,7 +74,7 @@ async def start(
             ("grpc.max_concurrent_streams", bounds.streams),
         ],
     )
-    methods.check(await _add_services(server, plane, door))
+    methods.check(await _add_services(server, plane, inspection, door))
     _bind_socket(server, path)
     if tls is not None:
         _bind_tls(server, tls)
@@ -73,11 +82,14 @@ async def start(
     return server
 
 
-async def _add_services(server: grpc.aio.Server, plane: ControlPlane, door: Door) -> frozenset[str]:
+async def _add_services(
+    server: grpc.aio.Server, plane: ControlPlane, inspection: Inspection, door: Door
+) -> frozenset[str]:
     """The paths of all methods that the server has from now on."""
     register: Any = _Register(server)
     add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), register)
     add_AccessServiceServicer_to_server(AccessServicer(door.access), register)
+    add_InspectionServiceServicer_to_server(InspectionServicer(inspection), register)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, register)
     for name in ("", *_SERVICES):

@@ -44,6 +44,11 @@ METHODS: Final[Mapping[str, Rule]] = {
     "/mcp.v1.AccessService/ListTokens": Rule(Role.ADMIN),
     "/mcp.v1.AccessService/RevokeToken": Rule(Role.ADMIN, writes=True),
     "/mcp.v1.AccessService/ListAudit": Rule(Role.OPERATOR),
+    "/mcp.v1.InspectionService/StreamLogs": _READ,
+    "/mcp.v1.InspectionService/WatchUsage": _READ,
+    "/mcp.v1.InspectionService/Diagnose": _READ,
+    # It holds what a service is given in secret.
+    "/mcp.v1.InspectionService/ExportService": Rule(Role.OPERATOR),
     "/grpc.health.v1.Health/Check": _READ,
     "/grpc.health.v1.Health/List": _READ,
     "/grpc.health.v1.Health/Watch": _READ,

@@ -123,6 +123,10 @@ class Registry:
         """By its id, what the labels of each container would be that MCP took over and did not make."""
         return await self._read(self._adopted.every)
 
+    async def check(self) -> str:
+        """What the registry is called, where the database is whole. It may take a second for each 100 MB."""
+        return await self._store.check()
+
     async def ping(self) -> None:
         """Returns where the registry can be read."""
         await self._read(lambda transaction: transaction.session.scalar(text("SELECT 1")))

@@ -95,6 +95,11 @@ class Store:
         """
         return await self._in_turn(self._recall, service, work)
 
+    async def check(self) -> str:
+        """What the database is called, where it is whole. Raises RegistryUnavailable."""
+        await self.run(self._check, Mode.READ)
+        return self._name
+
     async def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             job = self._loop.run_in_executor(self._worker, partial(function, *args, **kwargs))

@@ -72,6 +72,10 @@ class Picture:
         """Has `listener` called after each change, in the event loop; it must not block."""
         self._listeners.append(listener)
 
+    def forget(self, listener: Listener) -> None:
+        """Has `listener` called no more."""
+        self._listeners.remove(listener)
+
     def listen_to_images(self, listener: Callable[[], None]) -> None:
         """Has `listener` called when something happened to an image, or may have happened unseen."""
         self._image_listeners.append(listener)
@@ -160,7 +164,7 @@ class Picture:
                 log.warning("left_behind_ended", container=container.name, id=container.id)
 
     def _tell(self, before: Observation | None, after: Observation | None) -> None:
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(before, after)
 
     def _tell_of_images(self) -> None:

@@ -3,8 +3,8 @@
 Calls go over podman-py's transport in a bounded number of worker threads; each
 has a timeout, since cancelling an await does not end the thread. The bodies
 are ours: podman-py's own models drop and rewrite fields (field-notes). The
-event stream, each running command and each pull have connections of their own,
-read by the event loop.
+event stream, each running command, each pull and each log that is read have
+connections of their own, read by the event loop.
 """
 
 import asyncio
@@ -236,6 +236,33 @@ class Engine:
         said = listing.unframed(answer.content).decode(errors="replace").split("\n")
         return "\n".join(line for line in said if line.strip())
 
+    @asynccontextmanager
+    async def logs(
+        self, container_id: str, *, follow: bool, tail: int | None, since: datetime | None
+    ) -> AsyncIterator[asyncio.StreamReader]:
+        """What a container wrote, as `logs.Frames` reads it; to follow ends with the container. Raises EngineError."""
+        flags = {"stdout": "true", "stderr": "true", "timestamps": "true", "follow": str(follow).lower()}
+        limits = {"tail": "all" if tail is None else str(tail)}
+        if since is not None:
+            limits["since"] = since.isoformat()
+        path = f"/v{_API}/libpod/containers/{container_id}/logs?{urlencode(flags | limits)}"
+        async with self._connection(f"GET {path} HTTP/1.0\r\n\r\n".encode(), refusable=True) as reader:
+            yield reader
+
+    async def stats(self) -> tuple[dict[str, Any], ...]:
+        """What running containers use, as libpod's ContainerStats. Raises EngineError with why it cannot be said."""
+        found = _json_of(await self._call("GET", "/containers/stats", params={"stream": "false"}))
+        try:
+            if problem := found.get("Error"):
+                raise EngineError(Failure.REFUSED, str(problem))
+            return tuple(dict(entry) for entry in found["Stats"] or ())
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise EngineError(Failure.GARBLED, "podman's answer about usage is incomplete") from error
+
+    async def info(self) -> dict[str, Any]:
+        """What it says of itself and its host; takes some 300 ms. Raises EngineError."""
+        return dict(_json_of(await self._call("GET", "/info")))
+
     async def create_exec(self, container_id: str, command: Sequence[str]) -> str:
         """Prepares a command in a running container and returns its id. Raises EngineError."""
         body = json.dumps({"Cmd": command, "AttachStdout": True, "AttachStderr": True})
@@ -352,13 +379,15 @@ class Engine:
             yield self._events_in(reader)
 
     @asynccontextmanager
-    async def _connection(self, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    async def _connection(self, request: bytes, *, refusable: bool = False) -> AsyncIterator[asyncio.StreamReader]:
         writer = None
         try:
             async with asyncio.timeout(self._settings.timeout):
                 reader, writer = await asyncio.open_unix_connection(self._settings.socket, limit=1 << 20)
                 writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
+                if refusable and b" 200 " not in head.partition(b"\r\n")[0]:
+                    raise _refusal_in(await reader.read(_MOST_OUTPUT))
             if b" 200 " not in head.partition(b"\r\n")[0]:
                 raise _unreachable("it refuses to tell what happens")
             yield reader
@@ -433,10 +462,14 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _refusal(answer: Response) -> EngineError:
+    return _refusal_in(answer.content, f"podman answered {answer.status_code} without a reason")
+
+
+def _refusal_in(body: bytes, otherwise: str = "podman refuses without a reason") -> EngineError:
     try:
-        message = str(answer.json()["message"])
+        message = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        return EngineError(Failure.GARBLED, f"podman answered {answer.status_code} without a reason")
+        return EngineError(Failure.GARBLED, otherwise)
     kind = next((kind for text, kind in _KINDS if message.endswith(text)), "REFUSED")
     return EngineError(Failure[kind], message)
 

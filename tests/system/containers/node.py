@@ -50,6 +50,7 @@ class Node:
         self.folder = folder
         self.name = name
         self.network = defaults.network
+        self.defaults = defaults
 
     async def apply(self, spec: ServiceSpec) -> Service:
         """Stores the definition."""

@@ -16,6 +16,8 @@ from api.control_plane import DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Wa
 from api.diff import diff
 from api.errors import McpError, NotFound
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.gen.mcp.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
+from api.inspection_server import InspectionServicer
 from api.server import ControlPlaneServicer, ErrorInterceptor
 from api.service import (
     Certificate,
@@ -39,6 +41,7 @@ from api.service import (
 from api.spec import ServiceSpec
 from controller import wishes
 from controller.registry.desired import restartable
+from tests.unit.cli.inspection import Seen
 
 STEPS = [kind for kind in ConditionType if kind not in (ConditionType.READY, ConditionType.FLAPPING)]
 
@@ -66,6 +69,7 @@ class Plane:
     _listeners: list[asyncio.Queue[Event]] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     subscribed: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: Seen = field(default_factory=Seen)
 
     def put(self, service: Service) -> None:
         self.registry[service.name] = service
@@ -375,6 +379,7 @@ async def served(plane: Plane, address: str) -> AsyncIterator[None]:
     """The plane behind that address, until the block ends."""
     server = grpc.aio.server(interceptors=[ErrorInterceptor()])
     add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
+    add_InspectionServiceServicer_to_server(InspectionServicer(plane.seen), server)
     server.add_insecure_port(address)
     await server.start()
     try:
