@@ -1,6 +1,7 @@
 """Requests as a client of the proxy makes them: by hostname, trusting one CA, to an address on loopback."""
 
 import http.client
+import random
 import socket
 import ssl
 import threading
@@ -94,10 +95,11 @@ def wait_for(probe: Callable[[], bool], *, seconds: float, what: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody uses, of those that neither the kernel nor an agent gives to anybody by itself."""
+    while True:
+        port = random.randrange(61000, 65536)
+        if is_free(port):
+            return port
 
 
 def is_free(port: int) -> bool:
