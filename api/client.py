@@ -1,7 +1,7 @@
 """The typed client: models in, models out, errors of api.errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ import grpc.aio
 
 from api import errors, metadata
 from api.access_client import AccessClient
-from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
@@ -133,6 +133,14 @@ class Client:
         """Makes an earlier revision (0: the last that was defined otherwise) the desired state. Raises NotFound."""
         request = pb.RollbackServiceRequest(name=name, generation=generation, dry_run=dry_run)
         return _applied(await self._ask(self._stub.RollbackService, request))
+
+    async def adopt(
+        self, name: str, containers: Mapping[str, str], routes: Mapping[str, str], *, dry_run: bool = False
+    ) -> Adopted:
+        """Takes over containers that run without a definition, or says how it would be. Raises NotFound, Refused."""
+        request = pb.AdoptServiceRequest(name=name, containers=containers, routes=routes, dry_run=dry_run)
+        answer = await self._ask(self._stub.AdoptService, request)
+        return Adopted(from_wire(answer.service, Service), tuple(answer.containers), tuple(answer.notes))
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""

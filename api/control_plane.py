@@ -1,6 +1,6 @@
 """What can be asked of an agent: one protocol for the client, the server and the controller."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,18 @@ class Looked:
     """With the conditions that they found."""
     late: tuple[str, ...] = ()
     """The reconcilers that have not looked in time; they will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The answer to an adoption."""
+
+    service: Service
+    """As it is after the write; in a dry run, as it would be."""
+    containers: tuple[str, ...]
+    """The names of those that were taken over."""
+    notes: tuple[str, ...] = ()
+    """What podman does not tell, and what will be otherwise, each in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,18 @@ class ControlPlane(Protocol):
 
     async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
         """Makes an earlier revision (0: the last that was defined otherwise) the desired state. Raises NotFound."""
+        ...
+
+    async def adopt(
+        self,
+        name: str,
+        containers: Mapping[str, str],
+        routes: Mapping[str, str],
+        *,
+        actor: str,
+        dry_run: bool = False,
+    ) -> Adopted:
+        """Takes over containers that run without a definition; see AdoptService. Raises NotFound, Refused."""
         ...
 
     async def get(self, name: str) -> Service:

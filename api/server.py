@@ -116,6 +116,21 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
             actions=_actions(applied),
         )
 
+    async def AdoptService(self, request: pb.AdoptServiceRequest, context: Context) -> pb.AdoptServiceResponse:
+        """Takes over containers that run without a definition, or says how it would be."""
+        adopted = await self._plane.adopt(
+            request.name,
+            dict(request.containers),
+            dict(request.routes),
+            actor=actor(context),
+            dry_run=request.dry_run,
+        )
+        return pb.AdoptServiceResponse(
+            service=to_wire(adopted.service, service_pb2.Service()),
+            containers=adopted.containers,
+            notes=adopted.notes,
+        )
+
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
         """One service."""
         service = await self._plane.get(request.name)

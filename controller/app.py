@@ -14,6 +14,7 @@ from pathlib import Path
 from api.errors import Refused, RegistryUnavailable
 from api.service import Service
 from controller import listen
+from controller.adoption import Adopter
 from controller.agent import Agent, Loops, Task
 from controller.auth.door import open_door
 from controller.certificate import make_tls
@@ -86,6 +87,7 @@ async def _serve(settings: Settings) -> None:
             partial(outside.engine.containers, settings.node),
             inspector.status,
             Looks(queues, node.picture.refresh),
+            Adopter(settings.node, settings.defaults, registry, outside.engine, node.picture, outside.proxy),
         )
         door = await open_door(settings, registry)
         tls = await asyncio.to_thread(make_tls, settings, ca)

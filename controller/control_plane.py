@@ -1,11 +1,11 @@
 """What the API does: it writes desired state, and reads. Everything else is the reconcilers'."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.resolve import Defaults
@@ -13,6 +13,7 @@ from api.service import Change, Container, Event, Finalizer, NodeStatus, Revisio
 from api.spec import ServiceSpec
 from controller import wishes
 from controller.admission import Admission
+from controller.adoption import Adopter, Wish
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
 
@@ -35,6 +36,7 @@ class LocalControlPlane:
         containers: Callable[[], Awaitable[tuple[Container, ...]]],
         node_status: Callable[[], Awaitable[NodeStatus]],
         look: Callable[[str, float], Awaitable[tuple[str, ...]]],
+        adopter: Adopter,
     ) -> None:
         """`look` has all reconcilers look at a service, for so many seconds, and names those that did not."""
         self._node = node
@@ -43,6 +45,7 @@ class LocalControlPlane:
         self._containers = containers
         self._node_status = node_status
         self._look = look
+        self._adopter = adopter
         self._defaults = defaults
         self._admission = Admission(node, defaults, registry)
         # It reads other services before this one is written.
@@ -145,6 +148,26 @@ class LocalControlPlane:
             if dry_run:
                 return await self._dry_apply(spec)
             return await self._apply(spec, actor, note=f"rolled back to generation {revision.generation}")
+
+    async def adopt(
+        self,
+        name: str,
+        containers: Mapping[str, str],
+        routes: Mapping[str, str],
+        *,
+        actor: str,
+        dry_run: bool = False,
+    ) -> Adopted:
+        """Takes over containers that run without a definition."""
+        async with self._admitting:
+            if await self._registry.service(name) is not None:
+                raise Refused(f'service "{name}" is defined: mcp status {name} shows what it lacks')
+            draft = await self._adopter.draft(Wish(name, containers, routes))
+            await self._admission.admit(draft.spec)
+            if dry_run:
+                newborn = _newborn(draft.spec, self._node).model_copy(update={"ports": draft.ports})
+                return Adopted(newborn, draft.containers, draft.notes)
+            return Adopted(await self._adopter.take(draft, actor), draft.containers, draft.notes)
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""

@@ -39,6 +39,7 @@ METHODS: Final[Mapping[str, Rule]] = {
     "/mcp.v1.ControlPlaneService/RestartService": _WRITE,
     "/mcp.v1.ControlPlaneService/ListRevisions": _READ,
     "/mcp.v1.ControlPlaneService/RollbackService": _WRITE,
+    "/mcp.v1.ControlPlaneService/AdoptService": _WRITE,
     "/mcp.v1.AccessService/WhoAmI": _READ,
     "/mcp.v1.AccessService/CreateToken": Rule(Role.ADMIN, writes=True),
     "/mcp.v1.AccessService/ListTokens": Rule(Role.ADMIN),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc.aio
 
 from api.conditions import Condition, ConditionType, Reason, Status
-from api.control_plane import DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
+from api.control_plane import DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
-from api.errors import McpError, NotFound
+from api.errors import McpError, NotFound, Refused
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
 from api.gen.mcp.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from api.inspection_server import InspectionServicer
@@ -257,6 +257,24 @@ class Plane:
 
     async def reconcile(self, name: str, *, within: float = DEFAULT_LOOK_SECONDS) -> Looked:
         return Looked(await self.get(name), self.late_reconcilers)
+
+    async def adopt(
+        self,
+        name: str,
+        containers: Mapping[str, str],
+        routes: Mapping[str, str],
+        *,
+        actor: str,
+        dry_run: bool = False,
+    ) -> Adopted:
+        if name in self.registry:
+            raise Refused(f'service "{name}" is defined: mcp status {name} shows what it lacks')
+        parts = [{"name": component, "image": "x:1"} for component in containers.values()] or [
+            {"name": name, "image": "x:1"}
+        ]
+        spec = ServiceSpec.model_validate({"name": name, "components": parts})
+        applied = await self.apply(spec, actor=actor, dry_run=dry_run)
+        return Adopted(applied.service, tuple(containers) or (name,), (f"{name}: see to health", *routes))
 
     async def get(self, name: str) -> Service:
         if name not in self.registry:

@@ -13,9 +13,11 @@ from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
 from api.resolve import Defaults
 from api.service import Change, Container, Finalizer, NodeStatus, Service
 from api.spec import ServiceSpec
+from controller.adoption import Adopter
 from controller.control_plane import LocalControlPlane
 from controller.preview import Preview
 from controller.registry import Registry
+from tests.unit.controller.adopting import Running
 from tests.unit.controller.recording import RecordingContainers, RecordingPorts
 from tests.unit.controller.registry.conftest import pending
 from tests.unit.controller.registry.samples import condition, happened, spec
@@ -30,8 +32,10 @@ class Parts:
         self.registry = registry
         self.ports, self.containers = RecordingPorts(), RecordingContainers()
         preview = Preview([self.ports, self.containers])
+        running = Running()
+        adopter = Adopter("rift", Defaults(), registry, running, running, running)
         self.plane = LocalControlPlane(
-            "rift", registry, Defaults(), preview, self._containers, self._status, self._look
+            "rift", registry, Defaults(), preview, self._containers, self._status, self._look, adopter
         )
         self.looked: list[tuple[str, bool]] = []
         self.late: tuple[str, ...] = ()

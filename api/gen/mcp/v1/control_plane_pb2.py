@@ -26,13 +26,17 @@ from api.gen.mcp.v1 import service_pb2 as mcp_dot_v1_dot_service__pb2
 from api.gen.mcp.v1 import spec_pb2 as mcp_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amcp/v1/control_plane.proto\x12\x06mcp.v1\x1a\x14mcp/v1/service.proto\x1a\x11mcp/v1/spec.proto\"\x96\x01\n\x13\x41pplyServiceRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceSpec\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tcomponent\x18\x04 \x01(\tB\x16\n\x14_expected_generation\"\x95\x01\n\x14\x41pplyServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"o\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"a\n\x15\x44\x65leteServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12&\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"5\n\x15SuspendServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"H\n\x16SuspendServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"$\n\x14ResumeServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x15ResumeServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"?\n\x17ReconcileServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0ewithin_seconds\x18\x02 \x01(\x01\"J\n\x18ReconcileServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"X\n\x17SetServiceActiveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x0c\n\x04note\x18\x04 \x01(\t\"q\n\x18SetServiceActiveResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\"8\n\x15RestartServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\":\n\x16RestartServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"$\n\x14ListRevisionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15ListRevisionsResponse\x12#\n\trevisions\x18\x01 \x03(\x0b\x32\x10.mcp.v1.Revision\"K\n\x16RollbackServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\x98\x01\n\x17RollbackServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x12GetServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"\x15\n\x13ListServicesRequest\"9\n\x14ListServicesResponse\x12!\n\x08services\x18\x01 \x03(\x0b\x32\x0f.mcp.v1.Service\"%\n\x14WatchServicesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"j\n\x15WatchServicesResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.ServiceH\x00\x12\x11\n\x07\x64\x65leted\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x08\n\x06\x63hange\"3\n\x11ListEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"3\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.mcp.v1.Event\"7\n\x12WatchEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\"3\n\x13WatchEventsResponse\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.mcp.v1.Event\"\x17\n\x15ListContainersRequest\"?\n\x16ListContainersResponse\x12%\n\ncontainers\x18\x01 \x03(\x0b\x32\x11.mcp.v1.Container\"\x16\n\x14GetNodeStatusRequest\"9\n\x15GetNodeStatusResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.mcp.v1.NodeStatus2\xfc\t\n\x13\x43ontrolPlaneService\x12I\n\x0c\x41pplyService\x12\x1b.mcp.v1.ApplyServiceRequest\x1a\x1c.mcp.v1.ApplyServiceResponse\x12L\n\rDeleteService\x12\x1c.mcp.v1.DeleteServiceRequest\x1a\x1d.mcp.v1.DeleteServiceResponse\x12O\n\x0eSuspendService\x12\x1d.mcp.v1.SuspendServiceRequest\x1a\x1e.mcp.v1.SuspendServiceResponse\x12L\n\rResumeService\x12\x1c.mcp.v1.ResumeServiceRequest\x1a\x1d.mcp.v1.ResumeServiceResponse\x12U\n\x10ReconcileService\x12\x1f.mcp.v1.ReconcileServiceRequest\x1a .mcp.v1.ReconcileServiceResponse\x12U\n\x10SetServiceActive\x12\x1f.mcp.v1.SetServiceActiveRequest\x1a .mcp.v1.SetServiceActiveResponse\x12O\n\x0eRestartService\x12\x1d.mcp.v1.RestartServiceRequest\x1a\x1e.mcp.v1.RestartServiceResponse\x12L\n\rListRevisions\x12\x1c.mcp.v1.ListRevisionsRequest\x1a\x1d.mcp.v1.ListRevisionsResponse\x12R\n\x0fRollbackService\x12\x1e.mcp.v1.RollbackServiceRequest\x1a\x1f.mcp.v1.RollbackServiceResponse\x12\x43\n\nGetService\x12\x19.mcp.v1.GetServiceRequest\x1a\x1a.mcp.v1.GetServiceResponse\x12I\n\x0cListServices\x12\x1b.mcp.v1.ListServicesRequest\x1a\x1c.mcp.v1.ListServicesResponse\x12N\n\rWatchServices\x12\x1c.mcp.v1.WatchServicesRequest\x1a\x1d.mcp.v1.WatchServicesResponse0\x01\x12\x43\n\nListEvents\x12\x19.mcp.v1.ListEventsRequest\x1a\x1a.mcp.v1.ListEventsResponse\x12H\n\x0bWatchEvents\x12\x1a.mcp.v1.WatchEventsRequest\x1a\x1b.mcp.v1.WatchEventsResponse0\x01\x12O\n\x0eListContainers\x12\x1d.mcp.v1.ListContainersRequest\x1a\x1e.mcp.v1.ListContainersResponse\x12L\n\rGetNodeStatus\x12\x1c.mcp.v1.GetNodeStatusRequest\x1a\x1d.mcp.v1.GetNodeStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amcp/v1/control_plane.proto\x12\x06mcp.v1\x1a\x14mcp/v1/service.proto\x1a\x11mcp/v1/spec.proto\"\x96\x01\n\x13\x41pplyServiceRequest\x12!\n\x04spec\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceSpec\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tcomponent\x18\x04 \x01(\tB\x16\n\x14_expected_generation\"\x95\x01\n\x14\x41pplyServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"o\n\x14\x44\x65leteServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12 \n\x13\x65xpected_generation\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"a\n\x15\x44\x65leteServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12&\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"5\n\x15SuspendServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"H\n\x16SuspendServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"$\n\x14ResumeServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x15ResumeServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"?\n\x17ReconcileServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0ewithin_seconds\x18\x02 \x01(\x01\"J\n\x18ReconcileServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0c\n\x04late\x18\x02 \x03(\t\"X\n\x17SetServiceActiveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x0c\n\x04note\x18\x04 \x01(\t\"q\n\x18SetServiceActiveResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\"8\n\x15RestartServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\":\n\x16RestartServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"$\n\x14ListRevisionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15ListRevisionsResponse\x12#\n\trevisions\x18\x01 \x03(\x0b\x32\x10.mcp.v1.Revision\"K\n\x16RollbackServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\x98\x01\n\x17RollbackServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12#\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x13.mcp.v1.FieldChange\x12&\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x15.mcp.v1.PlannedAction\"\x90\x02\n\x13\x41\x64optServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12?\n\ncontainers\x18\x02 \x03(\x0b\x32+.mcp.v1.AdoptServiceRequest.ContainersEntry\x12\x37\n\x06routes\x18\x03 \x03(\x0b\x32\'.mcp.v1.AdoptServiceRequest.RoutesEntry\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x1a\x31\n\x0f\x43ontainersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bRoutesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x14\x41\x64optServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\x12\x12\n\ncontainers\x18\x02 \x03(\t\x12\r\n\x05notes\x18\x03 \x03(\t\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x12GetServiceResponse\x12 \n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.Service\"\x15\n\x13ListServicesRequest\"9\n\x14ListServicesResponse\x12!\n\x08services\x18\x01 \x03(\x0b\x32\x0f.mcp.v1.Service\"%\n\x14WatchServicesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"j\n\x15WatchServicesResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x0f.mcp.v1.ServiceH\x00\x12\x11\n\x07\x64\x65leted\x18\x02 \x01(\tH\x00\x12\x10\n\x06synced\x18\x03 \x01(\x08H\x00\x42\x08\n\x06\x63hange\"3\n\x11ListEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"3\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.mcp.v1.Event\"7\n\x12WatchEventsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\"3\n\x13WatchEventsResponse\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.mcp.v1.Event\"\x17\n\x15ListContainersRequest\"?\n\x16ListContainersResponse\x12%\n\ncontainers\x18\x01 \x03(\x0b\x32\x11.mcp.v1.Container\"\x16\n\x14GetNodeStatusRequest\"9\n\x15GetNodeStatusResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.mcp.v1.NodeStatus2\xc7\n\n\x13\x43ontrolPlaneService\x12I\n\x0c\x41pplyService\x12\x1b.mcp.v1.ApplyServiceRequest\x1a\x1c.mcp.v1.ApplyServiceResponse\x12L\n\rDeleteService\x12\x1c.mcp.v1.DeleteServiceRequest\x1a\x1d.mcp.v1.DeleteServiceResponse\x12O\n\x0eSuspendService\x12\x1d.mcp.v1.SuspendServiceRequest\x1a\x1e.mcp.v1.SuspendServiceResponse\x12L\n\rResumeService\x12\x1c.mcp.v1.ResumeServiceRequest\x1a\x1d.mcp.v1.ResumeServiceResponse\x12U\n\x10ReconcileService\x12\x1f.mcp.v1.ReconcileServiceRequest\x1a .mcp.v1.ReconcileServiceResponse\x12U\n\x10SetServiceActive\x12\x1f.mcp.v1.SetServiceActiveRequest\x1a .mcp.v1.SetServiceActiveResponse\x12O\n\x0eRestartService\x12\x1d.mcp.v1.RestartServiceRequest\x1a\x1e.mcp.v1.RestartServiceResponse\x12L\n\rListRevisions\x12\x1c.mcp.v1.ListRevisionsRequest\x1a\x1d.mcp.v1.ListRevisionsResponse\x12R\n\x0fRollbackService\x12\x1e.mcp.v1.RollbackServiceRequest\x1a\x1f.mcp.v1.RollbackServiceResponse\x12I\n\x0c\x41\x64optService\x12\x1b.mcp.v1.AdoptServiceRequest\x1a\x1c.mcp.v1.AdoptServiceResponse\x12\x43\n\nGetService\x12\x19.mcp.v1.GetServiceRequest\x1a\x1a.mcp.v1.GetServiceResponse\x12I\n\x0cListServices\x12\x1b.mcp.v1.ListServicesRequest\x1a\x1c.mcp.v1.ListServicesResponse\x12N\n\rWatchServices\x12\x1c.mcp.v1.WatchServicesRequest\x1a\x1d.mcp.v1.WatchServicesResponse0\x01\x12\x43\n\nListEvents\x12\x19.mcp.v1.ListEventsRequest\x1a\x1a.mcp.v1.ListEventsResponse\x12H\n\x0bWatchEvents\x12\x1a.mcp.v1.WatchEventsRequest\x1a\x1b.mcp.v1.WatchEventsResponse0\x01\x12O\n\x0eListContainers\x12\x1d.mcp.v1.ListContainersRequest\x1a\x1e.mcp.v1.ListContainersResponse\x12L\n\rGetNodeStatus\x12\x1c.mcp.v1.GetNodeStatusRequest\x1a\x1d.mcp.v1.GetNodeStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'api.gen.mcp.v1.control_plane_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ADOPTSERVICEREQUEST_CONTAINERSENTRY']._loaded_options = None
+  _globals['_ADOPTSERVICEREQUEST_CONTAINERSENTRY']._serialized_options = b'8\001'
+  _globals['_ADOPTSERVICEREQUEST_ROUTESENTRY']._loaded_options = None
+  _globals['_ADOPTSERVICEREQUEST_ROUTESENTRY']._serialized_options = b'8\001'
   _globals['_APPLYSERVICEREQUEST']._serialized_start=80
   _globals['_APPLYSERVICEREQUEST']._serialized_end=230
   _globals['_APPLYSERVICERESPONSE']._serialized_start=233
@@ -69,34 +73,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKSERVICEREQUEST']._serialized_end=1461
   _globals['_ROLLBACKSERVICERESPONSE']._serialized_start=1464
   _globals['_ROLLBACKSERVICERESPONSE']._serialized_end=1616
-  _globals['_GETSERVICEREQUEST']._serialized_start=1618
-  _globals['_GETSERVICEREQUEST']._serialized_end=1651
-  _globals['_GETSERVICERESPONSE']._serialized_start=1653
-  _globals['_GETSERVICERESPONSE']._serialized_end=1707
-  _globals['_LISTSERVICESREQUEST']._serialized_start=1709
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1730
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1732
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=1789
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=1791
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=1828
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=1830
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=1936
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1938
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1989
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1991
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2042
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=2044
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=2099
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2101
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2152
-  _globals['_LISTCONTAINERSREQUEST']._serialized_start=2154
-  _globals['_LISTCONTAINERSREQUEST']._serialized_end=2177
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=2179
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=2242
-  _globals['_GETNODESTATUSREQUEST']._serialized_start=2244
-  _globals['_GETNODESTATUSREQUEST']._serialized_end=2266
-  _globals['_GETNODESTATUSRESPONSE']._serialized_start=2268
-  _globals['_GETNODESTATUSRESPONSE']._serialized_end=2325
-  _globals['_CONTROLPLANESERVICE']._serialized_start=2328
-  _globals['_CONTROLPLANESERVICE']._serialized_end=3604
+  _globals['_ADOPTSERVICEREQUEST']._serialized_start=1619
+  _globals['_ADOPTSERVICEREQUEST']._serialized_end=1891
+  _globals['_ADOPTSERVICEREQUEST_CONTAINERSENTRY']._serialized_start=1795
+  _globals['_ADOPTSERVICEREQUEST_CONTAINERSENTRY']._serialized_end=1844
+  _globals['_ADOPTSERVICEREQUEST_ROUTESENTRY']._serialized_start=1846
+  _globals['_ADOPTSERVICEREQUEST_ROUTESENTRY']._serialized_end=1891
+  _globals['_ADOPTSERVICERESPONSE']._serialized_start=1893
+  _globals['_ADOPTSERVICERESPONSE']._serialized_end=1984
+  _globals['_GETSERVICEREQUEST']._serialized_start=1986
+  _globals['_GETSERVICEREQUEST']._serialized_end=2019
+  _globals['_GETSERVICERESPONSE']._serialized_start=2021
+  _globals['_GETSERVICERESPONSE']._serialized_end=2075
+  _globals['_LISTSERVICESREQUEST']._serialized_start=2077
+  _globals['_LISTSERVICESREQUEST']._serialized_end=2098
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2100
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2157
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=2159
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=2196
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=2198
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=2304
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2306
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2357
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2359
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2410
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2412
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2467
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2469
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2520
+  _globals['_LISTCONTAINERSREQUEST']._serialized_start=2522
+  _globals['_LISTCONTAINERSREQUEST']._serialized_end=2545
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=2547
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=2610
+  _globals['_GETNODESTATUSREQUEST']._serialized_start=2612
+  _globals['_GETNODESTATUSREQUEST']._serialized_end=2634
+  _globals['_GETNODESTATUSRESPONSE']._serialized_start=2636
+  _globals['_GETNODESTATUSRESPONSE']._serialized_end=2693
+  _globals['_CONTROLPLANESERVICE']._serialized_start=2696
+  _globals['_CONTROLPLANESERVICE']._serialized_end=4047
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,11 @@ class ControlPlaneServiceStub:
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.SerializeToString,
                 response_deserializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.FromString,
                 _registered_method=True)
+        self.AdoptService = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/AdoptService',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.AdoptServiceRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.AdoptServiceResponse.FromString,
+                _registered_method=True)
         self.GetService = channel.unary_unary(
                 '/mcp.v1.ControlPlaneService/GetService',
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.GetServiceRequest.SerializeToString,
@@ -185,6 +190,14 @@ class ControlPlaneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdoptService(self, request, context):
+        """Writes a definition of containers that run without one, and takes them over as they run: NOT_FOUND where there
+        is none. FAILED_PRECONDITION: the service exists, or they are what no definition can ask for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetService(self, request, context):
         """NOT_FOUND.
         """
@@ -278,6 +291,11 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.RollbackService,
                     request_deserializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.FromString,
                     response_serializer=mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.SerializeToString,
+            ),
+            'AdoptService': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptService,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.AdoptServiceRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.AdoptServiceResponse.SerializeToString,
             ),
             'GetService': grpc.unary_unary_rpc_method_handler(
                     servicer.GetService,
@@ -558,6 +576,33 @@ class ControlPlaneService:
             '/mcp.v1.ControlPlaneService/RollbackService',
             mcp_dot_v1_dot_control__plane__pb2.RollbackServiceRequest.SerializeToString,
             mcp_dot_v1_dot_control__plane__pb2.RollbackServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/AdoptService',
+            mcp_dot_v1_dot_control__plane__pb2.AdoptServiceRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.AdoptServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class ControlPlaneServiceStub:
     """Oldest first. NOT_FOUND."""
     RollbackService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.RollbackServiceRequest, _control_plane_pb2.RollbackServiceResponse]
     """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
+    AdoptService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.AdoptServiceRequest, _control_plane_pb2.AdoptServiceResponse]
+    """Writes a definition of containers that run without one, and takes them over as they run: NOT_FOUND where there
+    is none. FAILED_PRECONDITION: the service exists, or they are what no definition can ask for.
+    """
     GetService: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]
     """NOT_FOUND."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]
@@ -97,6 +101,10 @@ class ControlPlaneServiceAsyncStub(ControlPlaneServiceStub):
     """Oldest first. NOT_FOUND."""
     RollbackService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.RollbackServiceRequest, _control_plane_pb2.RollbackServiceResponse]  # type: ignore[assignment]
     """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
+    AdoptService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.AdoptServiceRequest, _control_plane_pb2.AdoptServiceResponse]  # type: ignore[assignment]
+    """Writes a definition of containers that run without one, and takes them over as they run: NOT_FOUND where there
+    is none. FAILED_PRECONDITION: the service exists, or they are what no definition can ask for.
+    """
     GetService: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetServiceRequest, _control_plane_pb2.GetServiceResponse]  # type: ignore[assignment]
     """NOT_FOUND."""
     ListServices: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListServicesRequest, _control_plane_pb2.ListServicesResponse]  # type: ignore[assignment]
@@ -186,6 +194,16 @@ class ControlPlaneServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.RollbackServiceResponse, _abc.Awaitable[_control_plane_pb2.RollbackServiceResponse]]:
         """Makes an earlier revision the desired state again, with the images that it ran. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def AdoptService(
+        self,
+        request: _control_plane_pb2.AdoptServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.AdoptServiceResponse, _abc.Awaitable[_control_plane_pb2.AdoptServiceResponse]]:
+        """Writes a definition of containers that run without one, and takes them over as they run: NOT_FOUND where there
+        is none. FAILED_PRECONDITION: the service exists, or they are what no definition can ask for.
+        """
 
     @_abc_1.abstractmethod
     def GetService(
