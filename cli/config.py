@@ -100,16 +100,16 @@ class Nodes:
             raise UnknownNode(message) if name == wanted else click.UsageError(message)
         return name
 
+    def every(self) -> tuple[str, ...]:
+        """The names of the nodes to ask about all that there is: the one that the options name, or all."""
+        if self._config is None or self._settings.node:
+            return (self.name(),)
+        return tuple(self._config.nodes)
+
     @property
     def mcias(self) -> tuple[str | None, str | None]:
         """URL and CA file of the MCIAS that is logged in to, where mcp.toml names them."""
         return (self._config.mcias_url, self._config.mcias_ca_file) if self._config else (None, None)
-
-    def every(self) -> dict[str, Node]:
-        """All nodes by name, or the one that the options name; an address has none."""
-        if self._config is None or self._settings.node:
-            return {self.name(): self.choose()}
-        return dict(self._config.nodes)
 
     def named(self, name: str) -> Node:
         """The node of that name, as `name` gave it."""

@@ -39,7 +39,8 @@ async def cli(settings: Settings) -> int:
     output = Output(settings)
     found: list[Diagnosis] = []
     try:
-        nodes = Nodes(settings).every()
+        known = Nodes(settings)
+        nodes = {name: known.named(name) for name in known.every()}
     except click.UsageError as error:
         nodes = {}
         advice = "write ~/.config/mcp/mcp.toml, as deploy/mcp.toml shows, or say --address"
