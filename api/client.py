@@ -13,10 +13,12 @@ import grpc.aio
 from api import errors, metadata
 from api.access_client import AccessClient
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
+from api.files_client import FilesClient
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
+from api.gen.mcp.v1.files_pb2_grpc import FilesServiceStub
 from api.gen.mcp.v1.inspection_pb2_grpc import InspectionServiceStub
 from api.inspection_client import InspectionClient
 from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
@@ -56,6 +58,7 @@ class Client:
         self._stub = ControlPlaneServiceStub(self._channel)
         self.inspection = InspectionClient(InspectionServiceStub(self._channel), self._metadata, self._translated)
         self.access = AccessClient(AccessServiceStub(self._channel), self._ask)
+        self.files = FilesClient(FilesServiceStub(self._channel), self._ask, self._metadata, self._translated)
 
     async def __aenter__(self) -> Self:
         return self

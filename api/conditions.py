@@ -21,6 +21,8 @@ class ConditionType(StrEnum):
     """Each route has a host port."""
     CERTIFICATES_READY = "CertificatesReady"
     """Each hostname of an l7 route has a certificate that serves."""
+    FILES_IN_PLACE = "FilesInPlace"
+    """Each file that was pushed lies in the service's folder."""
     CONTAINERS_RUNNING = "ContainersRunning"
     """Each component's container runs as defined and listens on its routes' ports."""
     ROUTES_PROGRAMMED = "RoutesProgrammed"
@@ -103,6 +105,8 @@ class Reason(StrEnum):
     """mc-proxy refuses the route; the message is its own."""
     CERTIFICATE_FAILED = "CertificateFailed"
     """No certificate could be issued or laid down."""
+    FILES_FAILED = "FilesFailed"
+    """A pushed file cannot be laid down: the message says whether for the disk or for a right."""
     PROXY_NOT_CONFIGURED = "ProxyNotConfigured"
     """The definition has routes, and the agent knows no mc-proxy."""
 
@@ -126,6 +130,7 @@ _NEEDS_A_PERSON = frozenset(
         Reason.LISTENER_MISSING,
         Reason.ROUTE_REFUSED,
         Reason.CERTIFICATE_FAILED,
+        Reason.FILES_FAILED,
         Reason.PROXY_NOT_CONFIGURED,
     }
 )
@@ -148,6 +153,7 @@ class Condition(Model):
 _PARTS = (
     ConditionType.PORTS_ALLOCATED,
     ConditionType.CERTIFICATES_READY,
+    ConditionType.FILES_IN_PLACE,
     ConditionType.CONTAINERS_RUNNING,
     ConditionType.ROUTES_PROGRAMMED,
 )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from api.conditions import Condition, ConditionType, Reason, Status
+from api.files import ServiceFile
 from api.model import Model
 from api.spec import RouteMode, ServiceSpec
 
@@ -19,6 +20,7 @@ class Finalizer(StrEnum):
 
     ROUTES = "routes"
     CONTAINERS = "containers"
+    FILES = "files"
     CERTS = "certs"
     PORTS = "ports"
 
@@ -159,6 +161,7 @@ class Service(Model):
     certificates: tuple[Certificate, ...] = ()
     components: tuple[Component, ...] = ()
     claims: tuple[RouteClaim, ...] = ()
+    files: tuple[ServiceFile, ...] = ()
 
     @property
     def deleting(self) -> bool:
@@ -172,6 +175,10 @@ class Service(Model):
     def component(self, name: str) -> Component | None:
         """The last observation of that component, or None where nobody looked yet."""
         return next((component for component in self.components if component.name == name), None)
+
+    def file(self, path: str) -> ServiceFile | None:
+        """The file that was pushed to that path, or None where none was."""
+        return next((file for file in self.files if file.path == path), None)
 
     def port(self, component: str, route: str, slot: int = 0) -> PortAllocation | None:
         """The port of that route, or None where none was given yet."""

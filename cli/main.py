@@ -25,6 +25,8 @@ _COMMANDS = {
     "logout": "Remove the token that was kept.",
     "logs": "Show what a service's containers wrote.",
     "ps": "List the containers of a node, ours or not.",
+    "pull": "Bring a file from the folder of a service.",
+    "push": "Lay a file down at PATH in the folder of a service.",
     "reconcile": "Have services looked at now, and say what was found.",
     "resume": "Have services converged again that were suspended.",
     "status": "Show services, or all about one.",

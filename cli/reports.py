@@ -8,6 +8,7 @@ from datetime import datetime
 
 from api.access import AuditRecord, Token
 from api.conditions import ConditionType
+from api.files import FoundFile, ServiceFile
 from api.inspection import Exported, Finding, LogStream, NodeUsage
 from api.model import Model
 from api.service import Certificate, Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
@@ -117,6 +118,27 @@ class EventsReport(Model):
     events: tuple[Event, ...]
 
 
+class PushedFile(Model):
+    """`mcp push`"""
+
+    service: str
+    file: ServiceFile
+    """As it was last seen."""
+    end: End | None = None
+    """How the wait ended; null where there was none."""
+    message: str = ""
+
+
+class PulledFile(Model):
+    """`mcp pull`"""
+
+    service: str
+    path: str
+    file: str
+    """Where it was written."""
+    found: FoundFile
+
+
 class LookedService(Model):
     """A service, and who looked at it."""
 
@@ -203,6 +225,7 @@ class VersionReport(Model):
 SHORT = {
     ConditionType.PORTS_ALLOCATED: "ports",
     ConditionType.CERTIFICATES_READY: "certs",
+    ConditionType.FILES_IN_PLACE: "files",
     ConditionType.CONTAINERS_RUNNING: "containers",
     ConditionType.ROUTES_PROGRAMMED: "routes",
 }

@@ -20,6 +20,7 @@ from controller.auth.door import open_door
 from controller.certificate import make_tls
 from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
+from controller.files import LocalFiles
 from controller.flapping import Flapping, FlappingSettings
 from controller.http import HttpServer
 from controller.inspect import Inspector
@@ -50,6 +51,8 @@ from reconcilers.containers.policy import Ground, Private
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.files.model import Site
+from reconcilers.files.reconciler import Files
 from reconcilers.ports.reconciler import Ports, PortSettings
 from reconcilers.routes.reconciler import Routes
 
@@ -89,11 +92,12 @@ async def _serve(settings: Settings) -> None:
             Looks(queues, node.picture.refresh),
             Adopter(settings.node, settings.defaults, registry, outside.engine, node.picture, outside.proxy),
         )
+        files = LocalFiles(settings.node, registry, _site(settings), settings.files)
         door = await open_door(settings, registry)
         tls = await asyncio.to_thread(make_tls, settings, ca)
         bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
         inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status)
-        api = await listen.start(plane, inspection, door, Path(settings.api.socket), tls, bounds)
+        api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
@@ -138,6 +142,7 @@ def _assemble(
     pauses = (settings.certs.retry_first_seconds, settings.certs.retry_most_seconds)
     how = CertSettings(Path(settings.mcproxy.cert_dir), lifetime, *(timedelta(seconds=pause) for pause in pauses))
     certs = Certs(registry, issuers[0], how, defaults, utc_now, issuers[1])
+    files = Files(registry.files, _site(settings), settings.files.max_bytes)
     picture = Picture(outside.engine, settings.node, PictureSettings(relist=settings.podman.relist_seconds))
     containers = Containers(
         registry,
@@ -159,10 +164,11 @@ def _assemble(
     undefined = Undefined(settings.node, registry, picture)
     routes = Routes(registry, outside.proxy, defaults, timedelta(seconds=settings.mcproxy.interval_seconds))
     return _Node(
-        reconcilers=(ports, certs, containers, routes),
+        reconcilers=(ports, certs, files, containers, routes),
         watchers={
             "containers-watch": containers.run,
             "certs-watch": partial(certs.run, wake["certs"]),
+            "files-watch": partial(files.run, wake["files"]),
             "routes-watch": partial(routes.watch, wake["routes"]),
             "undefined-watch": undefined.run,
         },
@@ -188,7 +194,16 @@ def _login(registry: ImageRegistrySettings) -> Login:
     return Login(registry.username, registry.password_file, "password_file", registry.tls_verify)
 
 
+def _site(settings: Settings) -> Site:
+    private = tuple(place.path for place in _private(settings))
+    return Site(settings.files.root or settings.defaults.service_root, private)
+
+
 def _guard(settings: Settings) -> Guard:
+    return Guard(settings.policy, Ground(settings.defaults.service_root, _private(settings)))
+
+
+def _private(settings: Settings) -> tuple[Private, ...]:
     registries = settings.registries.values()
     secrets = [settings.acme.eab_hmac_file, settings.metacrypt.token_file]
     secrets += [path for one in registries for path in (one.password_file, one.token_file)]
@@ -201,8 +216,7 @@ def _guard(settings: Settings) -> Guard:
         Private(settings.mcproxy.cert_dir, "the key of a certificate", shared=True),
         Private(settings.mcproxy.socket, "mc-proxy's socket", shared=True),
     ]
-    kept = tuple(place for place in private if place.path)
-    return Guard(settings.policy, Ground(settings.defaults.service_root, kept))
+    return tuple(place for place in private if place.path)
 
 
 def _drivers(

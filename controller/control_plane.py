@@ -147,7 +147,9 @@ class LocalControlPlane:
             spec = wishes.rerun(revision, self._defaults, brought | running)
             if dry_run:
                 return await self._dry_apply(spec)
-            return await self._apply(spec, actor, note=f"rolled back to generation {revision.generation}")
+            applied = await self._apply(spec, actor, note=f"rolled back to generation {revision.generation}")
+            await self._registry.files.restore(name, revision.generation, actor=actor)
+            return applied
 
     async def adopt(
         self,

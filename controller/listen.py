@@ -17,9 +17,12 @@ from api.access_server import AccessServicer
 from api.client import MAX_MESSAGE_BYTES
 from api.control_plane import ControlPlane
 from api.errors import Refused
-from api.gen.mcp.v1 import access_pb2, control_plane_pb2, inspection_pb2
+from api.files import Files
+from api.files_server import FilesServicer
+from api.gen.mcp.v1 import access_pb2, control_plane_pb2, files_pb2, inspection_pb2
 from api.gen.mcp.v1.access_pb2_grpc import add_AccessServiceServicer_to_server
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.gen.mcp.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from api.gen.mcp.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from api.inspection import Inspection
 from api.inspection_server import InspectionServicer
@@ -31,6 +34,7 @@ _SERVICES = (
     control_plane_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"].full_name,
     access_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name,
     inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name,
+    files_pb2.DESCRIPTOR.services_by_name["FilesService"].full_name,
 )
 
 
@@ -56,6 +60,7 @@ class Bounds:
 async def start(
     plane: ControlPlane,
     inspection: Inspection,
+    files: Files,
     door: Door,
     path: Path,
     tls: Tls | None,
@@ -74,7 +79,7 @@ async def start(
             ("grpc.max_concurrent_streams", bounds.streams),
         ],
     )
-    methods.check(await _add_services(server, plane, inspection, door))
+    methods.check(await _add_services(server, plane, inspection, files, door))
     _bind_socket(server, path)
     if tls is not None:
         _bind_tls(server, tls)
@@ -83,13 +88,14 @@ async def start(
 
 
 async def _add_services(
-    server: grpc.aio.Server, plane: ControlPlane, inspection: Inspection, door: Door
+    server: grpc.aio.Server, plane: ControlPlane, inspection: Inspection, files: Files, door: Door
 ) -> frozenset[str]:
     """The paths of all methods that the server has from now on."""
     register: Any = _Register(server)
     add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), register)
     add_AccessServiceServicer_to_server(AccessServicer(door.access), register)
     add_InspectionServiceServicer_to_server(InspectionServicer(inspection), register)
+    add_FilesServiceServicer_to_server(FilesServicer(files), register)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, register)
     for name in ("", *_SERVICES):

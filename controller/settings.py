@@ -111,6 +111,16 @@ class ProxySettings(Model):
     timeout_seconds: Seconds = Field(default=10.0, description="Of one call.")
 
 
+class FileSettings(Model):
+    """Files that are pushed."""
+
+    root: MaybePath = Field(
+        default="", description="They lie in <root>/<service>; empty: where `defaults.service_root` says."
+    )
+    max_bytes: int = Field(default=16 * 1024 * 1024, ge=1, le=1 << 30, description="Of one file.")
+    keep: int = Field(default=10, ge=0, le=1000, description="So many earlier ones of each path stay, for a rollback.")
+
+
 class PortSettings(Model):
     """Host ports for routes."""
 
@@ -251,6 +261,7 @@ class Settings(Model):
     mcproxy: ProxySettings = ProxySettings()
     defaults: Defaults = Defaults()
     policy: Policy = Policy()
+    files: FileSettings = FileSettings()
     ports: PortSettings = PortSettings()
     certs: CertificateSettings = CertificateSettings()
     acme: AcmeSettings = AcmeSettings()

@@ -12,7 +12,7 @@ from api.service import Service
 from controller.queue import Priority, WorkQueue
 from controller.registry import ChangeKind, Subscription
 
-ALL: Final = ("ports", "certs", "containers", "routes")
+ALL: Final = ("ports", "certs", "files", "containers", "routes")
 
 WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.SPEC: ALL,
@@ -21,6 +21,7 @@ WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.PORTS: ("containers",),
     ChangeKind.CONTESTED: ("ports", "containers"),
     ChangeKind.CERTIFICATE: ("routes",),
+    ChangeKind.FILES: ("files",),
     ChangeKind.BACKEND: ("routes", "ports"),
 }
 """By reconciler; what is not here wakes nobody, or is released for whoever waits."""

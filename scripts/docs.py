@@ -32,6 +32,8 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "logout": (reports.LogoutReport,),
     "logs": (reports.LoggedLine,),
     "ps": (reports.ContainersReport,),
+    "pull": (reports.PulledFile,),
+    "push": (reports.PushedFile,),
     "reconcile": (reports.LookedServices,),
     "resume": (reports.ResumedServices,),
     "status": (reports.StatusReport, reports.ServiceReport),

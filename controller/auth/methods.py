@@ -50,6 +50,9 @@ METHODS: Final[Mapping[str, Rule]] = {
     "/mcp.v1.InspectionService/Diagnose": _READ,
     # It holds what a service is given in secret.
     "/mcp.v1.InspectionService/ExportService": Rule(Role.OPERATOR),
+    "/mcp.v1.FilesService/PushFile": _WRITE,
+    "/mcp.v1.FilesService/PullFile": Rule(Role.OPERATOR),
+    "/mcp.v1.FilesService/ListFiles": _READ,
     "/grpc.health.v1.Health/Check": _READ,
     "/grpc.health.v1.Health/List": _READ,
     "/grpc.health.v1.Health/Watch": _READ,

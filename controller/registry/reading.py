@@ -9,14 +9,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, Text, bindparam, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Select, Text, bindparam, or_, select, type_coerce
 from sqlalchemy.orm import Session
 
+from api.files import ServiceFile
 from api.model import Model
 from api.service import Certificate, PortAllocation, Revision, RouteClaim, Service
 from api.spec import PortMapping
 from controller.registry.store import Transaction
-from controller.registry.tables import Base, CertificateRow, ClaimRow, PortRow, RevisionRow, ServiceRow
+from controller.registry.tables import Base, CertificateRow, ClaimRow, FileRow, PortRow, RevisionRow, ServiceRow
 from reconcilers.base import FixedPort
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -64,10 +65,15 @@ def as_model(model: type[AnyModel], row: object) -> AnyModel:
 class _Rows(Generic[AnyModel]):
     """Reads a table's rows as models, by service; the model's fields are named as the table's columns."""
 
-    def __init__(self, model: type[AnyModel], table: type[PortRow | CertificateRow | ClaimRow | RevisionRow]) -> None:
+    def __init__(
+        self,
+        model: type[AnyModel],
+        table: type[PortRow | CertificateRow | ClaimRow | RevisionRow | FileRow],
+        *only: ColumnElement[bool],
+    ) -> None:
         self._model = model
         self._fields = tuple(model.model_fields)
-        self._statements = _statements(table, "service", self._fields)
+        self._statements = _statements(table, "service", self._fields, *only)
 
     def read(self, session: Session, which: dict[str, str]) -> dict[str, list[AnyModel]]:
         """Of a node, or of one service of it; in no order."""
@@ -77,11 +83,13 @@ class _Rows(Generic[AnyModel]):
         return found
 
 
-def _statements(table: type[Base], service: str, names: Iterable[str]) -> tuple[Select[Any], Select[Any]]:
+def _statements(
+    table: type[Base], service: str, names: Iterable[str], *only: ColumnElement[bool]
+) -> tuple[Select[Any], Select[Any]]:
     """Reads these columns behind the service's name: of all services of a node, and of one of them."""
     columns = table.__table__.columns
     every_service = select(columns[service], *(columns[name] for name in names)).where(
-        columns["node"] == bindparam("node")
+        columns["node"] == bindparam("node"), *only
     )
     return every_service, every_service.where(columns[service] == bindparam("service"))
 
@@ -90,6 +98,7 @@ _PORTS = _Rows(PortAllocation, PortRow)
 _CERTIFICATES = _Rows(Certificate, CertificateRow)
 _CLAIMS = _Rows(RouteClaim, ClaimRow)
 _REVISIONS = _Rows(Revision, RevisionRow)
+_FILES = _Rows(ServiceFile, FileRow, FileRow.__table__.columns["current"])
 
 _OWN = tuple(name for name in Service.model_fields if name in ServiceRow.__table__.columns)
 _SERVICES = _statements(ServiceRow, "name", _OWN)
@@ -102,6 +111,7 @@ def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
     ports = _PORTS.read(session, which)
     certificates = _CERTIFICATES.read(session, which)
     claims = _CLAIMS.read(session, which)
+    files = _FILES.read(session, which)
     return tuple(
         Service(
             **dict(zip(_OWN, values, strict=True)),
@@ -109,6 +119,7 @@ def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
             ports=tuple(sorted(ports[name], key=lambda port: (port.component, port.route, port.slot))),
             certificates=tuple(sorted(certificates[name], key=lambda certificate: certificate.hostname)),
             claims=tuple(sorted(claims[name], key=lambda claim: (claim.listener, claim.hostname))),
+            files=tuple(sorted(files[name], key=lambda file: file.path)),
         )
         for name, *values in sorted(rows, key=lambda row: str(row[0]))
     )

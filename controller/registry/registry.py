@@ -12,6 +12,7 @@ from controller.registry.adopted import AdoptedContainers
 from controller.registry.desired import DesiredState
 from controller.registry.doors import Doors
 from controller.registry.engines import Mode
+from controller.registry.files import PushedFiles
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
 from controller.registry.records import Adoption, Report, utc_now
@@ -41,6 +42,7 @@ class Registry:
         self._observed = ObservedState(node, self._timeline)
         self._images = PulledImages(node)
         self._adopted = AdoptedContainers(node, self._desired, self._observed)
+        self.files = PushedFiles(store, node, clock, self._timeline, self._desired)
         self.doors = Doors(store, node, clock)
 
     @classmethod

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     TypeDecorator,
@@ -184,6 +185,42 @@ class ClaimRow(Base):
     mode: Mapped[str]
     backend: Mapped[str]
     certificate: Mapped[str]
+
+
+class FileRow(Base):
+    """What was pushed to a path of a service, once; the last of each path is `current`."""
+
+    __tablename__ = "files"
+    __table_args__ = (_owner(), Index(None, "node", "sha256"))
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    service: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sha256: Mapped[str]
+    size: Mapped[int]
+    mode: Mapped[int]
+    owner: Mapped[str]
+    managed: Mapped[bool]
+    restart: Mapped[bool]
+    component: Mapped[str]
+    actor: Mapped[str]
+    at: Mapped[datetime]
+    generation: Mapped[int]
+    current: Mapped[bool]
+    laid: Mapped[bool]
+    """Since it was pushed last."""
+    ever_laid: Mapped[bool]
+
+
+class FileContentRow(Base):
+    """A content, once for all files that have it; gone with the last of them."""
+
+    __tablename__ = "file_contents"
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ImageRow(Base):

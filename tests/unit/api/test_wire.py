@@ -6,8 +6,8 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from pydantic import BaseModel
 
-from api import conditions, service, spec
-from api.gen.mcp.v1 import service_pb2, spec_pb2
+from api import conditions, files, service, spec
+from api.gen.mcp.v1 import files_pb2, service_pb2, spec_pb2
 from api.model import Model
 from api.wire import from_wire, to_wire
 from tests.unit.api.definitions import full
@@ -21,6 +21,9 @@ PAIRS: list[tuple[type[BaseModel], Descriptor]] = [
     (spec.BuildSpec, spec_pb2.BuildSpec.DESCRIPTOR),
     (spec.SnapshotSpec, spec_pb2.SnapshotSpec.DESCRIPTOR),
     (conditions.Condition, service_pb2.Condition.DESCRIPTOR),
+    (files.ServiceFile, files_pb2.ServiceFile.DESCRIPTOR),
+    (files.FileTarget, files_pb2.FileTarget.DESCRIPTOR),
+    (files.FoundFile, files_pb2.FoundFile.DESCRIPTOR),
     *[
         (getattr(service, name), descriptor)
         for name, descriptor in service_pb2.DESCRIPTOR.message_types_by_name.items()
@@ -37,7 +40,9 @@ def test_every_field_of_a_model_is_a_field_of_its_message(model: type[BaseModel]
 
 
 def test_every_model_that_travels_has_a_message() -> None:
-    travelling = {kind for module in (spec, service, conditions) for kind in vars(module).values() if _is_model(kind)}
+    travelling = {
+        kind for module in (spec, service, conditions, files) for kind in vars(module).values() if _is_model(kind)
+    }
     assert travelling - {Model, spec.PortMapping} == {model for model, _ in PAIRS}
 
 
@@ -124,6 +129,23 @@ def full_service() -> service.Service:
                 mode=spec.RouteMode.L7,
                 backend="127.0.0.1:10000",
                 certificate="f",
+            ),
+        ),
+        files=(
+            files.ServiceFile(
+                path="etc/app.toml",
+                revision=2,
+                sha256="ab",
+                size=3,
+                mode=0o640,
+                owner="1:2",
+                managed=True,
+                restart=True,
+                component="web",
+                actor="ann",
+                at=NOW,
+                generation=2,
+                laid=True,
             ),
         ),
     )

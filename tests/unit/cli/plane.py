@@ -15,7 +15,10 @@ from api.conditions import Condition, ConditionType, Reason, Status
 from api.control_plane import DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import McpError, NotFound, Refused
+from api.files import Files
+from api.files_server import FilesServicer
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
+from api.gen.mcp.v1.files_pb2_grpc import add_FilesServiceServicer_to_server
 from api.gen.mcp.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from api.inspection_server import InspectionServicer
 from api.server import ControlPlaneServicer, ErrorInterceptor
@@ -127,7 +130,7 @@ class Plane:
         if self.behaviour == "converge":
             self.converge(name)
         elif self.behaviour == "stall":
-            for kind in STEPS[:3]:
+            for kind in STEPS[:-1]:
                 self.turn(name, kind)
             self.turn(
                 name, ConditionType.ROUTES_PROGRAMMED, Status.FALSE, Reason.WAITING_FOR_CONTAINER, "not answering"
@@ -393,11 +396,13 @@ def observed(service: Service) -> Service:
 
 
 @asynccontextmanager
-async def served(plane: Plane, address: str) -> AsyncIterator[None]:
+async def served(plane: Plane, address: str, files: Files | None = None) -> AsyncIterator[None]:
     """The plane behind that address, until the block ends."""
     server = grpc.aio.server(interceptors=[ErrorInterceptor()])
     add_ControlPlaneServiceServicer_to_server(ControlPlaneServicer(plane), server)
     add_InspectionServiceServicer_to_server(InspectionServicer(plane.seen), server)
+    if files is not None:
+        add_FilesServiceServicer_to_server(FilesServicer(files), server)
     server.add_insecure_port(address)
     await server.start()
     try:

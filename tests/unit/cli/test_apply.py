@@ -35,6 +35,7 @@ async def test_a_new_service_is_created_and_awaited_step_by_step(mcp: Mcp) -> No
         "hello created (generation 1)",
         "hello ports ready in N",
         "hello certs ready in N",
+        "hello files ready in N",
         "hello containers ready in N",
         "hello routes ready in N",
         "hello ready in N",

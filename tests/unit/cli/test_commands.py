@@ -208,7 +208,7 @@ async def test_delete_that_takes_too_long_says_what_is_left(mcp: Mcp) -> None:
     ran = await mcp("delete", "--timeout", "200ms", "hello", "-o", "json")
     assert ran.status == 3
     assert ran.stderr == (
-        "hello timed out after 0.2s: routes, containers, certs, ports still to be taken away "
+        "hello timed out after 0.2s: routes, containers, files, certs, ports still to be taken away "
         "(ProxyUnreachable: no such socket); the deletion goes on\n"
     )
     assert json.loads(ran.stdout)["services"][0]["end"] == "timed-out"

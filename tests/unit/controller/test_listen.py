@@ -26,6 +26,7 @@ from reconcilers.certs.ca import EmbeddedCa, private_pem
 from stack.web import free_port
 from tests.unit.api.test_server import RecordingPlane
 from tests.unit.cli.inspection import Seen
+from tests.unit.controller.nofiles import NoFiles
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ async def door(lite: Registry) -> Door:
 def serving(door: Door) -> Callable[..., AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def serving(path: Path, tls: listen.Tls | None = None) -> AsyncIterator[None]:
-        server = await listen.start(RecordingPlane(), Seen(), door, path, tls)
+        server = await listen.start(RecordingPlane(), Seen(), NoFiles(), door, path, tls)
         try:
             yield
         finally:
@@ -78,7 +79,7 @@ async def test_a_stale_socket_of_a_killed_agent_is_replaced(serving: Serving, pa
 async def test_the_socket_of_an_agent_that_lives_is_not_taken_from_it(serving: Serving, door: Door, path: Path) -> None:
     async with serving(path):
         with pytest.raises(Refused, match=r"api.socket: another agent serves"):
-            await listen.start(RecordingPlane(), Seen(), door, path, None)
+            await listen.start(RecordingPlane(), Seen(), NoFiles(), door, path, None)
         async with Client(f"unix://{path}", actor="ann") as client:
             assert (await client.node_status()).node == "rift"
 
@@ -88,19 +89,19 @@ async def test_a_file_that_is_no_socket_is_left_alone(door: Door, tmp_path: Path
     EmbeddedCa.open(tmp_path, "rift", utc_now)
     before = mode(precious)
     with pytest.raises(Refused, match=r"api\.socket"):
-        await listen.start(RecordingPlane(), Seen(), door, precious, None)
+        await listen.start(RecordingPlane(), Seen(), NoFiles(), door, precious, None)
     assert mode(precious) == before
 
 
 async def test_a_folder_that_cannot_be_made_is_one_sentence(door: Door, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match=r"api.socket: .* cannot be listened on .*: choose another place"):
-        await listen.start(RecordingPlane(), Seen(), door, tmp_path / "file" / "agent.sock", None)
+        await listen.start(RecordingPlane(), Seen(), NoFiles(), door, tmp_path / "file" / "agent.sock", None)
 
 
 async def test_a_path_that_is_too_long_for_a_socket_is_one_sentence(door: Door, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"api\.socket"):
-        await listen.start(RecordingPlane(), Seen(), door, tmp_path / ("x" * 120) / "agent.sock", None)
+        await listen.start(RecordingPlane(), Seen(), NoFiles(), door, tmp_path / ("x" * 120) / "agent.sock", None)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ async def test_tls_on_loopback_is_trusted_by_the_agents_ca(
 async def test_a_tls_port_that_is_taken_is_one_sentence(door: Door, path: Path, tls: listen.Tls) -> None:
     host, _, port = tls.listen.rpartition(":")
     with socket.create_server((host, int(port))), pytest.raises(Refused, match=r"api.listen: .*: choose another port"):
-        await listen.start(RecordingPlane(), Seen(), door, path, tls)
+        await listen.start(RecordingPlane(), Seen(), NoFiles(), door, path, tls)
 
 
 async def test_health_and_reflection_answer(serving: Serving, path: Path) -> None:
@@ -142,5 +143,5 @@ async def test_health_and_reflection_answer(serving: Serving, path: Path) -> Non
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         async for answer in stub.ServerReflectionInfo(iter([listing])):
             names = {service.name for service in answer.list_services_response.service}
-            ours = {f"mcp.v1.{name}Service" for name in ("ControlPlane", "Access", "Inspection")}
+            ours = {f"mcp.v1.{name}Service" for name in ("ControlPlane", "Access", "Inspection", "Files")}
             assert names == {*ours, "grpc.health.v1.Health"}

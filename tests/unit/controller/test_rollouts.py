@@ -54,9 +54,9 @@ async def test_a_generation_that_becomes_ready_is_told_once_with_its_time(follow
     await followed.registry.apply(spec(), actor="ann")
     await followed.converge()
     (event,) = await followed.told()
-    assert event.message == "everything is as defined, after 240.00 s"
+    assert event.message == "everything is as defined, after 300.00 s"
     assert (event.generation, event.actor) == (1, "mcp-agent")
-    assert followed.observed == (1, 240)
+    assert followed.observed == (1, 300)
     await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
     await followed.converge()
     assert await followed.told() == [event]

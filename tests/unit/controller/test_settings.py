@@ -15,6 +15,7 @@ EXAMPLE = Path("deploy/mcp-agent.toml")
 OTHER = {
     "MCP_NODE": "sea",
     "MCP_STATE_DIR": "/var/lib/other",
+    "MCP_FILES_ROOT": "/data",
     "MCP_API_SOCKET": "/run/other/agent.sock",
     "MCP_API_LISTEN": "[::1]:9444",
     "MCP_API_NAMES": "rift.example, 192.0.2.7",

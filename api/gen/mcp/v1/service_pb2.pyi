@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from api.gen.mcp.v1 import files_pb2 as _files_pb2
 from api.gen.mcp.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
 import sys
@@ -61,6 +62,7 @@ class Service(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
     CLAIMS_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     node: _builtins.str
@@ -92,6 +94,8 @@ class Service(_message.Message):
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___Component]: ...
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteClaim]: ...
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.ServiceFile]: ...
     def __init__(
         self,
         *,
@@ -112,10 +116,11 @@ class Service(_message.Message):
         certificates: _abc.Iterable[Global___Certificate] | None = ...,
         components: _abc.Iterable[Global___Component] | None = ...,
         claims: _abc.Iterable[Global___RouteClaim] | None = ...,
+        files: _abc.Iterable[_files_pb2.ServiceFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "spec", b"spec", "suspended", b"suspended", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "restarts", b"restarts", "spec", b"spec", "suspended", b"suspended", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "files", b"files", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "restarts", b"restarts", "spec", b"spec", "suspended", b"suspended", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ from reconcilers.certs.ca import EmbeddedCa, private_pem
 from stack.web import free_port
 from tests.unit.api.test_server import RecordingPlane
 from tests.unit.cli.inspection import Seen
+from tests.unit.controller.nofiles import NoFiles
 
 
 @dataclass
@@ -79,7 +80,7 @@ async def serving(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Ser
     door = await open_door(settings, registry)
     ca = EmbeddedCa.open(folder / "ca", "rift", utc_now)
     bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
-    server = await listen.start(plane, Seen(), door, folder / "agent.sock", make_tls(settings, ca), bounds)
+    server = await listen.start(plane, Seen(), NoFiles(), door, folder / "agent.sock", make_tls(settings, ca), bounds)
     try:
         yield Served(folder, port, door, registry, plane)
     finally:

@@ -218,6 +218,8 @@ async def test_a_newer_schema_is_refused_and_an_older_one_brought_along(settings
     registry = await opened(settings)
     (service,) = await registry.services()
     assert service.suspended is not None
+    assert "files" in service.finalizers
+    assert service.files == ()
     await registry.close()
 
 

@@ -56,7 +56,7 @@ async def test_the_number_of_queries_does_not_grow_with_the_services(registry):
         with counted() as statements:
             await registry.services()
         counts.append(len(statements))
-    assert counts == [5, 5, 5]
+    assert counts == [6, 6, 6]
 
 
 async def test_a_port_tells_who_names_it_and_who_has_it(registry):

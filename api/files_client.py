@@ -1,0 +1,62 @@
+"""The part of the typed client that is about files."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from api.files import FileTarget, FoundFile, ServiceFile
+from api.gen.mcp.v1 import files_pb2 as pb
+from api.wire import from_wire, to_wire
+
+if TYPE_CHECKING:
+    from api.gen.mcp.v1.files_pb2_grpc import FilesServiceAsyncStub
+
+
+class FilesClient:
+    """Pushes files to an agent and pulls them.
+
+    `call` sends a request as the whole client does, `metadata` is what it shows
+    for a stream, within `translated` errors are those of api.errors.
+    """
+
+    def __init__(
+        self,
+        stub: "FilesServiceAsyncStub",
+        call: Callable[[Any, Any], Awaitable[Any]],
+        metadata: Any,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._stub = stub
+        self._call = call
+        self._metadata = metadata
+        self._translated = translated
+
+    async def push(self, target: FileTarget, pieces: AsyncIterable[bytes]) -> ServiceFile:
+        """Has a file kept and laid down. Raises NotFound, Refused, InvalidSpec; and what `pieces` raises."""
+
+        async def requests() -> AsyncIterator[pb.PushFileRequest]:
+            yield pb.PushFileRequest(target=to_wire(target, pb.FileTarget()), service=target.service)
+            async for piece in pieces:
+                yield pb.PushFileRequest(piece=piece)
+
+        with self._translated():
+            answer = await self._stub.PushFile(requests(), metadata=self._metadata)
+        return from_wire(answer.file, ServiceFile)
+
+    async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:
+        """What lies on the node's disk now, and its content. Raises NotFound, Refused, InvalidSpec."""
+        call = self._stub.PullFile(pb.PullFileRequest(service=service, path=path), metadata=self._metadata)
+        answers = aiter(call)
+        with self._translated():
+            first = await anext(answers)
+        return from_wire(first.found, FoundFile), self._pieces(answers)
+
+    async def files(self, service: str, *, history: bool = False) -> tuple[ServiceFile, ...]:
+        """The files of a service, by path; with `history` the earlier ones too, oldest first. Raises NotFound."""
+        answer = await self._call(self._stub.ListFiles, pb.ListFilesRequest(service=service, history=history))
+        return tuple(from_wire(file, ServiceFile) for file in answer.files)
+
+    async def _pieces(self, answers: AsyncIterator[pb.PullFileResponse]) -> AsyncIterator[bytes]:
+        with self._translated():
+            async for answer in answers:
+                yield answer.piece

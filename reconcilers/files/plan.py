@@ -1,0 +1,158 @@
+"""Which file is laid down, removed or forgotten: the whole decision, and nothing but the decision."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import ClassVar
+
+from api.conditions import Reason, Status
+from api.files import ServiceFile
+from api.service import FieldChange, Finalizer, Service
+from reconcilers.base import CONVERGED, NOT_NEEDED, Action, Outcome, Plan
+from reconcilers.files.model import NOTHING, Found, Observed
+
+# Whoever still runs may still read, and write.
+_GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS})
+_LOOK_AGAIN = timedelta(minutes=1)
+"""Only a safety net: what changes in a folder that matters is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileAction(Action):
+    """Something to do about one file."""
+
+    file: ServiceFile
+
+    @property
+    def subject(self) -> str:
+        """The path below the service's folder."""
+        return self.file.path
+
+
+@dataclass(frozen=True, slots=True)
+class LayDown(FileAction):
+    """Puts the file where it belongs, in the place of what is there."""
+
+    found: Found
+    own: str
+    verb: ClassVar[str] = "laid down"
+
+    @property
+    def changes(self) -> bool:
+        """Whether another content lay there."""
+        return self.found.sha256 != self.file.sha256
+
+    @property
+    def follows(self) -> bool:
+        """It follows from a push, unless it had been laid down since."""
+        return not self.file.laid
+
+    def describe(self) -> str:
+        """One line for a person."""
+        cause = f"pushed by {self.file.actor}"
+        if self.file.laid:
+            differs = ", ".join(change.path for change in self.differences())
+            cause = f"{differs} changed" if self.found.sha256 else "it was gone"
+        return f"lay down {self.subject} ({cause})"
+
+    def differences(self) -> tuple[FieldChange, ...]:
+        """Content, mode and owner, where they differ."""
+        return tuple(
+            FieldChange(path=name, old=old or None, new=new)
+            for name, old, new in _fields(self.file, self.found, self.own)
+            if old != new
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(FileAction):
+    """Removes a file that is as it was laid down, and what is known of it."""
+
+    verb: ClassVar[str] = "removed"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove {self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(FileAction):
+    """Drops what is known of a file and leaves what lies there alone."""
+
+    cause: str = field(default="")
+    verb: ClassVar[str] = "forgot"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"forget {self.subject} ({self.cause}: what lies there stays)"
+
+
+def looked_at(service: Service) -> tuple[ServiceFile, ...]:
+    """The files of whose places something has to be known."""
+    if not service.deleting:
+        return tuple(file for file in service.files if file.managed or not file.laid)
+    if _GO_FIRST.isdisjoint(service.finalizers):
+        return tuple(file for file in service.files if file.managed and file.laid)
+    return ()
+
+
+def plan(service: Service, observed: Observed) -> Plan:
+    """What to do for a service that is wanted, running or not."""
+    actions: list[LayDown] = []
+    obstacles: list[Found] = []
+    for file in service.files:
+        found = observed.found.get(file.path)
+        if found is None:
+            continue
+        action = LayDown(file, found, observed.own)
+        if found.problem:
+            obstacles.append(found)
+        elif not file.laid or action.differences():
+            actions.append(action)
+    # One that cannot be laid down shall not keep others from it.
+    actions.sort(key=lambda action: action.subject in observed.failed)
+    return Plan(tuple(actions), _outcome(service.files, obstacles))
+
+
+def plan_deletion(service: Service, observed: Observed) -> Plan:
+    """What to do for a service on its way out: only what is kept here as it lies there goes from the disk."""
+    waiting = [finalizer for finalizer in service.finalizers if finalizer in _GO_FIRST]
+    if waiting:
+        return Plan((), Outcome(Status.FALSE, Reason.TERMINATING, f"waits until its {', '.join(waiting)} are gone"))
+    return Plan(tuple(_removal(file, observed.found.get(file.path, NOTHING)) for file in service.files), NOT_NEEDED)
+
+
+def assume(service: Service, actions: Iterable[Action]) -> Service:
+    """The service with what `actions` leave behind."""
+    files = {file.path: file for file in service.files}
+    for action in actions:
+        match action:
+            case LayDown(file=file):
+                files[file.path] = file.model_copy(update={"laid": True})
+            case Remove() | Forget():
+                files.pop(action.subject, None)
+    return service.model_copy(update={"files": tuple(files.values())})
+
+
+def _fields(file: ServiceFile, found: Found, own: str) -> tuple[tuple[str, str, str], ...]:
+    mode = f"{found.mode:04o}" if found.sha256 else ""
+    return (
+        ("sha256", found.sha256, file.sha256),
+        ("mode", mode, f"{file.mode:04o}"),
+        ("owner", found.owner, file.owner or own),
+    )
+
+
+def _removal(file: ServiceFile, found: Found) -> FileAction:
+    if not file.managed:
+        return Forget(file, "it is not managed")
+    if found.problem or found.sha256 != file.sha256 or not file.laid:
+        return Forget(file, "it is not as it was pushed")
+    return Remove(file)
+
+
+def _outcome(files: tuple[ServiceFile, ...], obstacles: list[Found]) -> Outcome:
+    if obstacles:
+        reason = Reason.FILES_FAILED if any(one.reason is Reason.FILES_FAILED for one in obstacles) else Reason.CONFLICT
+        return Outcome(Status.FALSE, reason, "; ".join(one.problem for one in obstacles), _LOOK_AGAIN)
+    return CONVERGED if files else NOT_NEEDED

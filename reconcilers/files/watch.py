@@ -1,0 +1,94 @@
+"""Tells at once, by inotify, when somebody touches files that matter, or the folders that lead to them."""
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from asyncinotify import Event, Inotify, Mask, Watch
+
+log = structlog.get_logger("files")
+
+_CHANGED = Mask.CLOSE_WRITE | Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE
+_GONE = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED
+_ANOTHER = _GONE | Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE
+
+_AGAIN = 60.0
+"""Seconds until a kernel that granted no instance is asked for one again."""
+
+
+class Interests:
+    """Which service cares for which paths. All of it is only faster: a resync sees every change, later."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, frozenset[Path]] = {}
+        self._wanted: Counter[Path] = Counter()
+        self._watches: dict[Path, Watch] = {}
+        self._inotify: Inotify | None = None
+
+    def follow(self, service: str, root: Path, paths: Iterable[Path]) -> None:
+        """Watches these files of a service and all that leads to them from `root` on, and nothing else of it."""
+        before = self._paths.pop(service, frozenset())
+        now = frozenset(step for path in paths for step in (path, *path.parents) if root in step.parents)
+        if now:
+            self._paths[service] = now
+        self._wanted.subtract(path.parent for path in before - now)
+        self._wanted.update(path.parent for path in now - before)
+        for folder in {path.parent for path in before | now}:
+            self._adjust(folder)
+
+    async def run(self, wake: Callable[[str], None]) -> None:
+        """Calls `wake` with the name of each service whose files changed, for ever."""
+        while True:
+            try:
+                with Inotify() as self._inotify:
+                    for folder in list(self._wanted):
+                        self._adjust(folder)
+                    for service in list(self._paths):
+                        wake(service)
+                    async for event in self._inotify:
+                        for service in self._affected(event):
+                            wake(service)
+            except OSError as error:
+                log.warning("cannot_watch", error=str(error))
+                await asyncio.sleep(_AGAIN)
+            finally:
+                self._inotify = None
+                self._watches.clear()
+
+    def _affected(self, event: Event) -> list[str]:
+        path = event.path
+        if event.mask & Mask.Q_OVERFLOW or path is None:
+            return list(self._paths)
+        if event.mask & _GONE and self._watches.get(path) is not event.watch:
+            return []
+        if event.mask & _ANOTHER:
+            # What is below a folder that is another one now is watched anew once somebody looks at it.
+            for folder in [one for one in self._watches if path == one or path in one.parents]:
+                self._unwatch(folder)
+        return [service for service, paths in self._paths.items() if path in paths]
+
+    def _adjust(self, folder: Path) -> None:
+        if self._wanted[folder] <= 0:
+            del self._wanted[folder]
+            self._unwatch(folder)
+        elif self._inotify is not None and folder not in self._watches:
+            self._watch(self._inotify, folder)
+
+    def _watch(self, inotify: Inotify, folder: Path) -> None:
+        """Folders that are missing are told of by those above them."""
+        mask = _CHANGED | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR | Mask.DONT_FOLLOW
+        try:
+            self._watches[folder] = inotify.add_watch(folder, mask)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                log.warning("cannot_watch", folder=str(folder), error=str(error))
+
+    def _unwatch(self, folder: Path) -> None:
+        watch = self._watches.pop(folder, None)
+        if watch is not None and self._inotify is not None:
+            with suppress(OSError):  # the kernel drops those of folders that are gone by itself
+                self._inotify.rm_watch(watch)

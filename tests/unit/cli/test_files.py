@@ -1,0 +1,167 @@
+"""Pushing files to a service and pulling them, as people do."""
+
+import hashlib
+import json
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from api.conditions import ConditionType, Reason, Status
+from api.errors import NotFound
+from api.files import FileTarget, FoundFile, ServiceFile
+from tests.unit.cli.plane import Mcp, Plane, served
+from tests.unit.cli.test_commands import applied
+
+
+@dataclass
+class PlaneFiles:
+    """The files of a plane; what becomes of a push is `behaviour`."""
+
+    plane: Plane
+    behaviour: str = "lay"
+    pushed: list[tuple[FileTarget, bytes]] = field(default_factory=list)
+    there: dict[str, bytes] = field(default_factory=dict)
+
+    async def push(self, target: FileTarget, pieces: AsyncIterator[bytes], *, actor: str) -> ServiceFile:
+        service = await self.plane.get(target.service)
+        content = b"".join([piece async for piece in pieces])
+        self.pushed.append((target, content))
+        file = ServiceFile(
+            revision=len(self.pushed),
+            sha256=hashlib.sha256(content).hexdigest(),
+            size=len(content),
+            actor=actor,
+            at=datetime.now(UTC),
+            generation=service.generation,
+            **target.model_dump(exclude={"service"}),
+        )
+        laid = file.model_copy(update={"laid": self.behaviour == "lay"})
+        self.plane.put(service.model_copy(update={"files": (laid,)}))
+        if self.behaviour == "fail":
+            self.plane.turn(
+                target.service, ConditionType.FILES_IN_PLACE, Status.FALSE, Reason.FILES_FAILED, "the disk is full"
+            )
+        return file
+
+    async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:
+        if path not in self.there:
+            raise NotFound(f"there is no {path} in the folder of {service}")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield self.there[path][:2]
+            yield self.there[path][2:]
+
+        size = len(self.there[path]) + (self.behaviour == "cut")
+        return FoundFile(size=size, mode=0o640, owner="0:0"), pieces()
+
+    async def files(self, service: str, *, history: bool = False) -> tuple[ServiceFile, ...]:
+        return (await self.plane.get(service)).files
+
+
+@pytest.fixture
+async def files(offline: Mcp) -> AsyncIterator[PlaneFiles]:
+    files = PlaneFiles(offline.plane)
+    async with served(offline.plane, offline.address, files):
+        await applied(offline, "hello")
+        yield files
+
+
+async def test_a_file_is_pushed_and_waited_for(offline: Mcp, files: PlaneFiles) -> None:
+    offline.write("app.toml", "x = 1\n")
+    (offline.folder / "app.toml").chmod(0o640)
+    ran = await offline("push", "app.toml", "hello")
+    assert (ran.status, ran.stdout, ran.stderr) == (0, "hello: app.toml is laid down (revision 1)\n", "")
+    ((target, content),) = files.pushed
+    assert (target.path, target.mode, target.owner, target.managed, content) == (
+        "app.toml",
+        0o640,
+        "",
+        False,
+        b"x = 1\n",
+    )
+    ran = await offline(
+        *("push", "app.toml", "hello/web", "etc/", "--mode", "0600", "--owner", "1:2", "--managed", "--restart"),
+        *("-o", "json"),
+    )
+    assert ran.status == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["file"]["path"], told["file"]["laid"], told["end"]) == ("etc/app.toml", True, "done")
+    target = files.pushed[1][0]
+    assert (target.mode, target.owner, target.managed, target.restart, target.component) == (
+        0o600,
+        "1:2",
+        True,
+        True,
+        "web",
+    )
+
+
+async def test_standard_input_is_pushed_as_what_may_be_a_secret(offline: Mcp, files: PlaneFiles) -> None:
+    assert (await offline("push", "-", "hello", "key", stdin="secret")).status == 0
+    assert (files.pushed[0][0].mode, files.pushed[0][1]) == (0o600, b"secret")
+    ran = await offline("push", "-", "hello", stdin="secret")
+    assert (ran.status, "standard input has no name" in ran.stderr) == (2, True)
+
+
+async def test_what_keeps_a_file_from_its_place_is_told(offline: Mcp, files: PlaneFiles) -> None:
+    offline.write("f", "")
+    files.behaviour = "fail"
+    ran = await offline("push", "f", "hello")
+    assert (ran.status, ran.stderr) == (1, "hello: f: FilesFailed: the disk is full\n")
+    files.behaviour = "nothing"
+    offline.plane.turn("hello", ConditionType.FILES_IN_PLACE)
+    ran = await offline("push", "f", "hello", "--timeout", "300ms")
+    assert (ran.status, "timed out: the agent has not laid it down yet" in ran.stderr) == (3, True)
+    assert (await offline("push", "f", "hello", "--no-wait")).stdout == "hello: f is pushed (revision 3)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing", "hello"), "missing is not there"),
+        ((".", "hello", "x"), ". is no file"),
+        (("f", "hello", "../x"), 'has ".." between its slashes'),
+        (("f", "hello", "/etc/passwd"), "is absolute"),
+        (("f", "hello/web"), "only with --restart"),
+        (("f", "hello", "--mode", "9"), '"9" is not permissions in octal digits'),
+        (("f", "hello", "--mode", "4755"), '"4755" is not permissions'),
+        (("f", "hello", "--owner", "root"), '"root" is not uid:gid in numbers'),
+        (("f", "Hello"), "service"),
+    ],
+)
+async def test_what_cannot_be_meant_is_one_sentence(
+    offline: Mcp, files: PlaneFiles, arguments: tuple[str, ...], said: str
+) -> None:
+    offline.write("f", "")
+    ran = await offline("push", *arguments)
+    assert (ran.status, said in ran.stderr) == (2, True), ran.stderr
+    assert files.pushed == []
+
+
+async def test_nobody_is_pushed_to_a_service_that_is_not_there(offline: Mcp, files: PlaneFiles) -> None:
+    offline.write("f", "")
+    ran = await offline("push", "f", "nobody")
+    assert (ran.status, ran.stderr) == (5, 'mcp: there is no service "nobody" on node rift\n')
+
+
+async def test_a_file_is_pulled_whole_or_not_at_all(offline: Mcp, files: PlaneFiles) -> None:
+    files.there = {"etc/app.toml": b"x = 1\n"}
+    ran = await offline("pull", "hello", "etc/app.toml")
+    assert (ran.status, ran.stdout) == (0, "app.toml: 6 bytes of hello, etc/app.toml\n")
+    here = offline.folder / "app.toml"
+    assert (here.read_text(), stat.S_IMODE(here.stat().st_mode)) == ("x = 1\n", 0o640)
+    assert (await offline("pull", "hello", "etc/app.toml", "-")).stdout == "x = 1\n"
+    here.write_text("mine")
+    files.behaviour = "cut"
+    ran = await offline("pull", "hello", "etc/app.toml")
+    assert (ran.status, "only 6 of 7 bytes came" in ran.stderr, here.read_text()) == (5, True, "mine")
+    files.behaviour = "lay"
+    ran = await offline("pull", "hello", "etc/app.toml", "sub/x")
+    assert (ran.status, "sub/x cannot be written: No such file or directory" in ran.stderr) == (2, True)
+    ran = await offline("pull", "hello", "nothing", "-o", "json")
+    assert (ran.status, ran.stdout) == (5, "")
+    assert {path.name for path in offline.folder.iterdir()} >= {"app.toml"}
+    assert not [path.name for path in offline.folder.iterdir() if path.name.startswith(".app")]
