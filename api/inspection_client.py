@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from api.errors import Unreachable
 from api.gen.mcp.v1 import inspection_pb2 as pb
 from api.inspection import DEFAULT_INTERVAL, Exported, ExportFormat, Finding, LogLine, LogQuery, NodeUsage
 from api.wire import from_wire, to_wire
@@ -41,6 +42,7 @@ class InspectionClient:
         with self._translated():
             async for message in self._stub.WatchUsage(request, **self._how):
                 yield from_wire(message.usage, NodeUsage)
+        raise Unreachable("the agent ended the stream: it is stopping")
 
     async def diagnose(self) -> tuple[Finding, ...]:
         """All that the node's agent checked."""

@@ -71,6 +71,8 @@ class Seen:
                 ),
             )
 
+        await self.gone.wait()
+
     async def diagnose(self) -> tuple[Finding, ...]:
         return tuple(self.findings)
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from api.conditions import ConditionType
+from tests.unit.cli.inspection import line
 from tests.unit.cli.plane import STEPS, Mcp
 from tests.unit.cli.test_apply import HELLO
 
@@ -153,3 +154,23 @@ async def test_status_and_events_are_coloured_and_go_on_below_their_own_beginnin
     first, second, *_ = screen.text.splitlines()
     assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  containers failed ContainerFailed: it", first)
     assert re.match(r" {16}\S", second)
+
+
+async def test_usage_is_a_live_screen_until_interrupted(mcp: Mcp) -> None:
+    async with terminal(mcp, "top") as screen:
+        await screen.until("12.5%")
+        screen.press(b"\x03")
+        assert await screen.end() == 130
+
+
+async def test_each_component_has_a_colour_of_its_own_unless_nobody_wants_any(mcp: Mcp) -> None:
+    mcp.write("hello.toml", HELLO + '[[components]]\nname = "db"\nimage = "localhost/db:v1"\n')
+    assert (await mcp("apply", "-f", "hello.toml")).status == 0
+    mcp.plane.seen.lines = [line("one"), line("two", "db")]
+    async with terminal(mcp, "logs", "hello") as screen:
+        assert await screen.end() == 0
+        assert "\x1b[36mweb | \x1b[0mone" in screen.drawn
+        assert "\x1b[33mdb  | \x1b[0mtwo" in screen.drawn
+    async with terminal(mcp, "logs", "hello", NO_COLOR="1") as screen:
+        await screen.end()
+        assert screen.drawn.splitlines() == ["web | one", "db  | two"]
