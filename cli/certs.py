@@ -16,27 +16,30 @@ if TYPE_CHECKING:
 @click.argument("service", required=False)
 @options.command
 async def cli(settings: Settings, service: str | None) -> int:
-    """List the certificates of a node, or of one service.
+    """List the certificates of all nodes, or of one service.
 
     RENEWED is when the next one is obtained. Where that failed, ERROR says why
     and RETRIED when it is tried again; the certificate serves until it EXPIRES.
     """
-    from cli.connect import connected
+    from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
     from cli.reports import CertificatesReport, ServiceCertificate
     from cli.views import all_certificates_table
 
     output = Output(settings)
-    async with connected(settings) as client:
-        services = await client.services() if service is None else (await client.get(service),)
+    if service is not None:
+        settings = await placed(settings, service)
+    answers = await ask(settings, lambda client: services_of(client, service))
     found = tuple(
         ServiceCertificate(service=one.name, certificate=certificate)
-        for one in services
+        for answer in answers
+        for one in answer.value or ()
         for certificate in sorted(one.certificates, key=lambda certificate: certificate.hostname)
     )
     if found:
         output.table(all_certificates_table(found))
     else:
         output.line("no certificates")
-    output.document(CertificatesReport(certificates=found))
-    return 0
+    unasked, status = failures(output, answers)
+    output.document(CertificatesReport(certificates=found, unasked=unasked))
+    return status

@@ -17,7 +17,7 @@ from cli.options import Settings
 
 
 def _address(value: str) -> str:
-    if not re.fullmatch(r"unix://(/[^\0]+)|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
+    if not re.fullmatch(r"unix:(?://)?(/[^/\0][^\0]*)|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
         raise ValueError("is not an address such as unix:///run/mcp/agent.sock or rift.example:9444")
     return value
 
@@ -48,6 +48,9 @@ class Config(Model):
     token_file: str | None = Field(
         default=None,
         description="Where `mcp login` keeps the token; relative to this file. Default: ~/.config/mcp/token.",
+    )
+    services: str | None = Field(
+        default=None, description="The folder of definitions; relative to this file. Default: services, beside it."
     )
     mcias_url: str | None = Field(default=None, description="The MCIAS that `mcp login` logs in to.")
     mcias_ca_file: str | None = Field(
@@ -107,6 +110,13 @@ class Nodes:
         return tuple(self._config.nodes)
 
     @property
+    def services(self) -> Path:
+        """The folder of definitions, which need not exist."""
+        if self._config is None or self._path is None:
+            return home() / "services"
+        return self._path.parent / Path(self._config.services or "services").expanduser()
+
+    @property
     def mcias(self) -> tuple[str | None, str | None]:
         """URL and CA file of the MCIAS that is logged in to, where mcp.toml names them."""
         return (self._config.mcias_url, self._config.mcias_ca_file) if self._config else (None, None)
@@ -149,6 +159,13 @@ def load(path: Path) -> Config:
         content = path.read_bytes()
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}") from error
+    config = check(content, path)
+    nodes = {name: _anchored(node, config, path) for name, node in config.nodes.items()}
+    return config.model_copy(update={"nodes": nodes, "mcias_ca_file": _beside(path, config.mcias_ca_file)})
+
+
+def check(content: bytes | str, path: Path) -> Config:
+    """What that content of mcp.toml says. Raises click.UsageError with all that is wrong with it."""
     try:
         config, lines = read(content, str(path), Config, _TABLES)
     except InvalidManifest as error:
@@ -158,8 +175,7 @@ def load(path: Path) -> Config:
         raise click.UsageError(
             f"{path}:{line}: default_node: there is no [nodes.{config.default_node}], only {', '.join(config.nodes)}"
         )
-    nodes = {name: _anchored(node, config, path) for name, node in config.nodes.items()}
-    return config.model_copy(update={"nodes": nodes, "mcias_ca_file": _beside(path, config.mcias_ca_file)})
+    return config
 
 
 def _anchored(node: Node, config: Config, path: Path) -> Node:

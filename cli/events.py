@@ -9,10 +9,12 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from api.client import Client
-    from api.service import Event
     from cli.options import Settings
     from cli.output import Output
+    from cli.reports import NodeEvent
 
 
 @click.command("events")
@@ -23,41 +25,69 @@ if TYPE_CHECKING:
 )
 @options.command
 async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int:
-    """Show what happened, why, and who caused it, the newest last.
+    """Show what happened, why, and who caused it, on all nodes, the newest last.
 
     `drift:` marks what was corrected because the world had moved away from
     what was wanted.
     """
-    from cli.connect import connected
+    from cli.connect import ask, failures, placed
     from cli.output import Output
-    from cli.reports import EventsReport
-    from cli.views import event_page, events_table
+    from cli.reports import EventsReport, NodeEvent
+    from cli.views import event_page, events_table, located
 
     output = Output(settings)
-    async with connected(settings) as client:
-        events = await client.events(service, limit=lines)
-        if not follow:
-            if output.terminal:
-                output.page(event_page(events, service))
-            else:
-                output.table(events_table(events))
-            output.document(EventsReport(events=events))
-            return 0
+    if service:
+        settings = await placed(settings, service)
+    answers = await ask(settings, lambda client: client.events(service, limit=lines))
+    found = (NodeEvent(node=one.node, **dict(event)) for one in answers for event in one.value or ())
+    events = tuple(sorted(found, key=lambda event: (event.at, event.id))[-lines:])
+    several = len(answers) > 1
+    if follow:
         for event in events:
-            _tell(output, event)
-        await _follow(client, output, service, events[-1].id if events else 0)
-    return 0
+            _tell(output, event, several=several)
+        failures(output, answers)
+        await _follow_all(settings, output, service, events)
+        return 0
+    if output.terminal and not several:
+        output.page(event_page(events, service))
+    else:
+        table = events_table(events)
+        output.table(located(table, (event.node for event in events)) if several else table)
+    unasked, status = failures(output, answers)
+    output.document(EventsReport(events=events, unasked=unasked))
+    return status
 
 
-async def _follow(client: Client, output: Output, service: str, after_id: int) -> None:
+async def _follow_all(settings: Settings, output: Output, service: str, events: Sequence[NodeEvent]) -> None:
+    import asyncio
+    from contextlib import AsyncExitStack
+
+    from cli.config import Nodes
+    from cli.connect import client_for
+
+    nodes = Nodes(settings)
+    names = nodes.every()
+    last = {event.node: event.id for event in events}
+    async with AsyncExitStack() as stack:
+        clients = {name: await stack.enter_async_context(client_for(nodes.named(name))) for name in names}
+        await asyncio.gather(
+            *(
+                _follow(client, output, service, name, last.get(name, 0), several=len(names) > 1)
+                for name, client in clients.items()
+            )
+        )
+
+
+async def _follow(client: Client, output: Output, service: str, node: str, after_id: int, *, several: bool) -> None:
     from api.errors import RegistryUnavailable, Unreachable
+    from cli.reports import NodeEvent
     from cli.wait import retrying
 
     while True:
         try:
             async for event in client.watch_events(service, after_id=after_id):
                 after_id = event.id
-                _tell(output, event)
+                _tell(output, NodeEvent(node=node, **dict(event)), several=several)
         except (Unreachable, RegistryUnavailable) as error:
             output.error(f"mcp: {error.message}; listening again as soon as it is back")
         async for attempt in retrying():
@@ -65,8 +95,8 @@ async def _follow(client: Client, output: Output, service: str, after_id: int) -
                 await client.events(service, limit=1)
 
 
-def _tell(output: Output, event: Event) -> None:
+def _tell(output: Output, event: NodeEvent, *, several: bool) -> None:
     from cli.views import event_row
 
-    output.line("  ".join(event_row(event)))
+    output.line("  ".join((*((event.node,) if several else ()), *event_row(event))))
     output.json_line(event)

@@ -10,29 +10,39 @@ from typing import NoReturn
 
 import click
 
-from cli.options import INTERRUPTED
+from cli.options import INTERRUPTED, SERVICE
 
 _COMMANDS = {
     "apply": "Make services be as their definitions say.",
     "audit": "Show who changed what, from where, and who was refused.",
-    "certs": "List the certificates of a node, or of one service.",
+    "certs": "List the certificates of all nodes, or of one service.",
+    "completion": "Print what completes commands and services in a shell.",
     "delete": "Take services away, with all that belongs to them.",
+    "deploy": "Apply a service from the services folder.",
     "diff": "Show what applying definitions would change.",
     "doctor": "Check this command's settings, and what its nodes need.",
-    "events": "Show what happened, why, and who caused it.",
+    "events": "Show what happened, why, and who caused it, on all nodes, the newest last.",
     "export": "Print a service's definition, or files that run it without MCP.",
+    "list": "List the services that are defined, on all nodes.",
     "login": "Log in to MCIAS, or take over a token.",
     "logout": "Remove the token that was kept.",
     "logs": "Show what a service's containers wrote.",
-    "ps": "List the containers of a node, ours or not.",
-    "pull": "Bring a file from the folder of a service.",
-    "push": "Lay a file down at PATH in the folder of a service.",
+    "node": "List, add, remove and drain the nodes of mcp.toml.",
+    "ps": "List the containers of all nodes, ours or not.",
+    "purge": "Forget services that have neither a definition in the services folder nor a container.",
     "reconcile": "Have services looked at now, and say what was found.",
+    "restart": "Have the containers of a service made anew, or those of one component.",
     "resume": "Have services converged again that were suspended.",
+    "routes": "List the routes of all nodes, or of one service: which name leads where.",
+    "service": "Begin, edit and check definitions; look at earlier ones and go back.",
+    "start": "Have a service run again, or one component of it.",
     "status": "Show services, or all about one.",
+    "stop": "Keep a service stopped, or one component of it.",
     "suspend": "Leave services alone until they are resumed.",
+    "sync": "Apply all definitions of the services folder, each on its node.",
     "token": "Make, list and revoke the tokens of a node.",
     "top": "Show what the running containers of a node use.",
+    "undeploy": "Take a service away from its node, and keep its definition.",
     "version": "Show the versions of this command and of the agent.",
     "watch": "Follow services as they change.",
     "whoami": "Show whom the agent takes you for.",
@@ -65,6 +75,10 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"cli.{cmd_name}").cli
+        for one in (command, *getattr(command, "commands", {}).values()):
+            for parameter in one.params:
+                if parameter.name in ("service", "services") and isinstance(parameter, click.Argument):
+                    parameter.type = SERVICE
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

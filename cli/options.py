@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import click
+from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
 """The exit status of a command that was interrupted, as shells have it: 128 + SIGINT."""
@@ -32,7 +33,7 @@ class Settings:
     """What the common options say."""
 
     output: str
-    """`table` or `json`."""
+    """`table`, `json` or `yaml`."""
     quiet: bool
     node: str | None
     address: str | None
@@ -57,6 +58,25 @@ class Duration(click.ParamType[float]):
         return sum(float(number) * self._UNITS[unit] for number, unit in parts)
 
 
+class ServiceName(click.ParamType[str]):
+    """The name of a service, with `/COMPONENT` where a command takes one; completed from what there is."""
+
+    name = "service"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The services that begin so: those that agents know, or, where none answers soon, those with a definition."""
+        from cli.completing import services
+
+        return [CompletionItem(name) for name in services(ctx, incomplete)]
+
+
+SERVICE = ServiceName()
+
 _COMMON = (
     click.option("--node", metavar="NAME", help="Ask this node of mcp.toml."),
     click.option("--address", metavar="ADDR", help="Ask the agent at unix:///path or host:port; mcp.toml is not read."),
@@ -69,7 +89,7 @@ _COMMON = (
     click.option(
         "-o",
         "--output",
-        type=click.Choice(["table", "json"]),
+        type=click.Choice(["table", "json", "yaml"]),
         default="table",
         show_default=True,
         help="What is printed: for people, or for programs.",
@@ -91,6 +111,15 @@ timeout = click.option(
     "--timeout", "within", type=Duration(), default="2m", show_default=True, help="How long to wait: 30s, 2m, 1h."
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+
+
+yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def target(value: str) -> tuple[str, str]:
+    """The service and the component of SERVICE[/COMPONENT]; an empty component for none."""
+    service, _, component = value.partition("/")
+    return service, component
 
 
 def command(run: Callable[Concatenate[Settings, Params], Coroutine[Any, Any, int]]) -> Callable[..., int]:

@@ -97,11 +97,19 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
+def _yaml(report: BaseModel) -> str:
+    import yaml
+
+    return yaml.safe_dump(report.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 class Output:
     """Where a command's results go, as its options ask for."""
 
     def __init__(self, settings: Settings) -> None:
-        self.json = settings.output == "json"
+        self.yaml = settings.output == "yaml"
+        self.json = settings.output in ("json", "yaml")
+        """Whether a program reads it."""
         self.quiet = settings.quiet
         self.terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         """Whether a person is looking on."""
@@ -154,12 +162,12 @@ class Output:
     def document(self, report: BaseModel) -> None:
         """The whole result, for programs."""
         if self.json and not self.quiet:
-            click.echo(report.model_dump_json(indent=2))
+            click.echo(_yaml(report) if self.yaml else report.model_dump_json(indent=2), nl=not self.yaml)
 
     def json_line(self, report: BaseModel) -> None:
         """One of a stream of results, for programs."""
         if self.json and not self.quiet:
-            click.echo(report.model_dump_json())
+            click.echo(f"---\n{_yaml(report)}" if self.yaml else report.model_dump_json(), nl=not self.yaml)
 
     def error(self, text: str) -> None:
         """Something that is wrong; always printed."""

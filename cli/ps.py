@@ -15,23 +15,27 @@ if TYPE_CHECKING:
 @click.command("ps")
 @options.command
 async def cli(settings: Settings) -> int:
-    """List the containers of a node, ours or not.
+    """List the containers of all nodes, ours or not.
 
     OWNER is `mcp` for those that MCP made; a `foreign` one is never touched.
     """
     from datetime import UTC, datetime
 
-    from cli.connect import connected
+    from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import ContainersReport
-    from cli.views import containers_table
+    from cli.reports import ContainersReport, NodeContainer
+    from cli.views import containers_table, located
 
     output = Output(settings)
-    async with connected(settings) as client:
-        containers = await client.containers()
+    answers = await ask(settings, lambda client: client.containers())
+    containers = tuple(
+        NodeContainer(node=answer.node, **dict(container)) for answer in answers for container in answer.value or ()
+    )
     if containers:
-        output.table(containers_table(containers, datetime.now(UTC)))
+        table = containers_table(containers, datetime.now(UTC))
+        output.table(located(table, (one.node for one in containers)) if len(answers) > 1 else table)
     else:
         output.line("no containers")
-    output.document(ContainersReport(containers=containers))
-    return 0
+    unasked, status = failures(output, answers)
+    output.document(ContainersReport(containers=containers, unasked=unasked))
+    return status

@@ -21,7 +21,7 @@ async def delete(settings: Settings, names: Sequence[str], *, dry_run: bool, wai
     """Marks services for deletion and waits until they are gone; see `mcp delete --help`."""
     output = Output(settings)
     names = list(dict.fromkeys(names))
-    async with connected(settings) as client, AsyncExitStack() as stack:
+    async with connected(settings, names[0]) as client, AsyncExitStack() as stack:
         await asyncio.gather(*(client.get(name) for name in names))
         if dry_run:
             return await _plan(output, client, names)

@@ -11,7 +11,17 @@ from api.conditions import ConditionType
 from api.files import FoundFile, ServiceFile
 from api.inspection import Exported, Finding, LogStream, NodeUsage
 from api.model import Model
-from api.service import Certificate, Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Service
+from api.service import (
+    Certificate,
+    Change,
+    Container,
+    Event,
+    FieldChange,
+    NodeStatus,
+    PlannedAction,
+    RouteClaim,
+    Service,
+)
 from api.spec import ServiceSpec
 from cli.wait import End
 
@@ -77,11 +87,26 @@ class DeleteReport(Model):
     services: tuple[DeletedService, ...]
 
 
+class Unasked(Model):
+    """A node that did not answer."""
+
+    node: str
+    error: str
+
+
 class StatusReport(Model):
     """`mcp status`"""
 
-    node: NodeStatus
+    nodes: tuple[NodeStatus, ...]
     services: tuple[Service, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class ServicesReport(Model):
+    """`mcp list`"""
+
+    services: tuple[Service, ...]
+    unasked: tuple[Unasked, ...] = ()
 
 
 class ServiceReport(Model):
@@ -93,10 +118,33 @@ class ServiceReport(Model):
     events: tuple[Event, ...]
 
 
+class NodeContainer(Container):
+    """A container, and where it is."""
+
+    node: str
+    """Empty where --address named the agent."""
+
+
 class ContainersReport(Model):
     """`mcp ps`"""
 
-    containers: tuple[Container, ...]
+    containers: tuple[NodeContainer, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class Route(Model):
+    """A name under which a service is reached, and where it leads."""
+
+    node: str
+    service: str
+    claim: RouteClaim
+
+
+class RoutesReport(Model):
+    """`mcp routes`"""
+
+    routes: tuple[Route, ...]
+    unasked: tuple[Unasked, ...] = ()
 
 
 class ServiceCertificate(Model):
@@ -110,12 +158,93 @@ class CertificatesReport(Model):
     """`mcp certs`"""
 
     certificates: tuple[ServiceCertificate, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class NodeEvent(Event):
+    """An event, and where it was."""
+
+    node: str
+    """Empty where --address named the agent."""
 
 
 class EventsReport(Model):
-    """`mcp events`; with `--follow` one Event a line instead."""
+    """`mcp events`; with `--follow` one NodeEvent a line instead."""
 
-    events: tuple[Event, ...]
+    events: tuple[NodeEvent, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class HistoryEntry(Model):
+    """One generation of a service, and in what it differs from the one before."""
+
+    generation: int
+    actor: str
+    at: datetime
+    note: str
+    """What was asked for, where it was not a definition: a restart, another revision."""
+    fields: tuple[FieldChange, ...]
+
+
+class HistoryReport(Model):
+    """`mcp service history`"""
+
+    service: str
+    revisions: tuple[HistoryEntry, ...]
+    """Newest first; those before the last 50 are forgotten."""
+
+
+class DefinitionReport(Model):
+    """A definition, and the file that holds it."""
+
+    path: str
+    spec: ServiceSpec
+
+
+class SyncReport(Model):
+    """`mcp sync` prints this behind what `mcp apply` prints, where it took services away."""
+
+    pruned: tuple[str, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class PurgeReport(Model):
+    """`mcp purge`"""
+
+    dry_run: bool
+    services: tuple[str, ...]
+    """As NODE/SERVICE."""
+    unasked: tuple[Unasked, ...] = ()
+
+
+class KnownNode(Model):
+    """A node of mcp.toml, and whether its agent answers."""
+
+    name: str
+    address: str
+    status: NodeStatus | None = None
+    error: str = ""
+
+
+class NodesReport(Model):
+    """`mcp node list` and `mcp node status`"""
+
+    nodes: tuple[KnownNode, ...]
+
+
+class ChangedNode(Model):
+    """`mcp node add` and `mcp node remove`"""
+
+    name: str
+    path: str
+    """The file that was written."""
+
+
+class CompletionReport(Model):
+    """`mcp completion`"""
+
+    shell: str
+    script: str
 
 
 class PushedFile(Model):
@@ -206,6 +335,18 @@ class ExportedReport(Model):
     """`mcp export --format quadlet` and `--format kube`"""
 
     exported: Exported
+
+
+class AdoptReport(Model):
+    """`mcp adopt`"""
+
+    dry_run: bool
+    service: Service
+    """With the definition that was written."""
+    containers: tuple[str, ...]
+    """The names of those that were taken over."""
+    notes: tuple[str, ...]
+    """What podman does not tell of them, and what will be otherwise."""
 
 
 class ExportReport(Model):

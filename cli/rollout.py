@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from api.client import Client
 from api.control_plane import Applied
@@ -24,13 +25,51 @@ from cli.wait import End, Follower, Goal, Settled, applied, following, settle
 _CONCURRENT_CHECKS = 8
 
 
+class Asked(Protocol):
+    """Something that is asked of an agent, and that takes its time to be true."""
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """Empty where --address named the agent."""
+        ...
+
+    @property
+    def client(self) -> Client:
+        """A connection to the agent."""
+        ...
+
+    async def submit(self) -> Applied:
+        """Makes it the desired state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A wish that is less than a definition."""
+
+    name: str
+    node: str
+    client: Client
+    act: Callable[[], Awaitable[Applied]]
+
+    async def submit(self) -> Applied:
+        """Makes it the desired state."""
+        return await self.act()
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A definition and the agent that is to make it true."""
+    """A definition, or one component of it, and the agent that is to make it true."""
 
     manifest: Manifest
     node: str
     client: Client
+    component: str = ""
 
     @property
     def name(self) -> str:
@@ -47,7 +86,7 @@ class Wish:
 
     async def _placed(self, *, dry_run: bool) -> Applied:
         try:
-            return await self.client.apply(self.manifest.spec, dry_run=dry_run)
+            return await self.client.apply(self.manifest.spec, dry_run=dry_run, component=self.component)
         except InvalidSpec as error:
             raise self.manifest.invalid(error) from error
         except (Refused, StaleGeneration) as error:
@@ -56,19 +95,20 @@ class Wish:
 
 
 @asynccontextmanager
-async def wishes(settings: Settings, files: Iterable[str]) -> AsyncIterator[list[Wish]]:
+async def wishes(settings: Settings, files: Iterable[str], component: str = "") -> AsyncIterator[list[Wish]]:
     """All definitions in `files`, each with a connection to its agent."""
     found = manifests(files)
     nodes = Nodes(settings)
-    chosen = [_node(nodes, manifest) for manifest in found]
+    chosen = [node_for(nodes, manifest) for manifest in found]
     async with AsyncExitStack() as stack:
         clients = {
             node: await stack.enter_async_context(client_for(nodes.named(node))) for node in dict.fromkeys(chosen)
         }
-        yield [Wish(manifest, node, clients[node]) for manifest, node in zip(found, chosen, strict=True)]
+        yield [Wish(manifest, node, clients[node], component) for manifest, node in zip(found, chosen, strict=True)]
 
 
-def _node(nodes: Nodes, manifest: Manifest) -> str:
+def node_for(nodes: Nodes, manifest: Manifest) -> str:
+    """The node that a definition is for. Raises InvalidManifest where mcp.toml does not know it."""
     try:
         return nodes.name(manifest.spec.node)
     except UnknownNode as error:
@@ -101,7 +141,7 @@ async def diff(settings: Settings, files: Iterable[str]) -> int:
         answers = await check_all(them)
     differing = []
     for wish, answer in zip(them, answers, strict=True):
-        _tell_plan(output, wish.name, answer)
+        tell_plan(output, wish.name, answer)
         differing.append(
             DifferingService(
                 name=wish.name, node=wish.node, change=answer.change, fields=answer.fields, actions=answer.actions
@@ -113,36 +153,45 @@ async def diff(settings: Settings, files: Iterable[str]) -> int:
     return ExitCode.DONE if same else ExitCode.FAILED
 
 
-async def apply(settings: Settings, files: Iterable[str], *, dry_run: bool, wait: bool, within: float) -> int:
+async def apply(
+    settings: Settings, files: Iterable[str], *, dry_run: bool, wait: bool, within: float, component: str = ""
+) -> int:
     """Makes definitions the desired state, then waits for them; see `mcp apply --help`."""
     output = Output(settings)
-    async with wishes(settings, files) as them:
+    async with wishes(settings, files, component) as them:
         if dry_run:
-            return await _plan(output, them)
+            return await plan(output, them)
         if len(them) > 1:
             await check_all(them)
-        async with AsyncExitStack() as stack:
-            followers = await _subscribe(stack, them) if wait else {}
-            rollout = Rollout(output, followers)
-            try:
-                await rollout.submit(them)
-                return await rollout.finish(within)
-            except asyncio.CancelledError:
-                rollout.say_that_it_goes_on()
-                raise
+        return await carry_out(output, them, wait=wait, within=within)
 
 
-async def _plan(output: Output, them: Sequence[Wish]) -> int:
+async def carry_out(output: Output, them: Sequence[Asked], *, wait: bool, within: float) -> int:
+    """Hands all over, then waits for them as long as that; tells what became of each."""
+    async with AsyncExitStack() as stack:
+        followers = await _subscribe(stack, them) if wait else {}
+        rollout = Rollout(output, followers)
+        try:
+            await rollout.submit(them)
+            return await rollout.finish(within)
+        except asyncio.CancelledError:
+            rollout.say_that_it_goes_on()
+            raise
+
+
+async def plan(output: Output, them: Sequence[Wish]) -> int:
+    """Says what handing them over would do, and does nothing."""
     answers = await check_all(them)
     for wish, answer in zip(them, answers, strict=True):
-        _tell_plan(output, wish.name, answer)
+        tell_plan(output, wish.name, answer)
     output.line(_summary(answers))
-    reports = (_report(wish, answer) for wish, answer in zip(them, answers, strict=True))
+    reports = (report(wish, answer) for wish, answer in zip(them, answers, strict=True))
     output.document(ApplyReport(dry_run=True, services=tuple(reports)))
     return ExitCode.DONE
 
 
-def _tell_plan(output: Output, name: str, answer: Applied) -> None:
+def tell_plan(output: Output, name: str, answer: Applied) -> None:
+    """Says what an agent answered that it would do."""
     words = {Change.CREATED: "would be created", Change.CONFIGURED: "would be configured"}
     output.line(f"{name} {words.get(answer.change, 'unchanged')}")
     if answer.change is not Change.CREATED:
@@ -161,7 +210,7 @@ def _summary(answers: Iterable[Applied]) -> str:
     )
 
 
-async def _subscribe(stack: AsyncExitStack, them: Sequence[Wish]) -> dict[Client, Follower]:
+async def _subscribe(stack: AsyncExitStack, them: Sequence[Asked]) -> dict[Client, Follower]:
     names: dict[Client, list[str]] = {}
     for wish in them:
         names.setdefault(wish.client, []).append(wish.name)
@@ -178,11 +227,11 @@ class Rollout:
         self._output = output
         self._followers = followers
         self._progress = Progress(output)
-        self._submitted: dict[str, tuple[Wish, Applied]] = {}
+        self._submitted: dict[str, tuple[Asked, Applied]] = {}
         self._goals: dict[Client, dict[str, Goal]] = {client: {} for client in followers}
         self._ends: dict[str, tuple[Settled, float]] = {}
 
-    async def submit(self, them: Sequence[Wish]) -> None:
+    async def submit(self, them: Sequence[Asked]) -> None:
         """Hands all over, in order, and tells what became of each. The first refusal ends it."""
         for follower in self._followers.values():
             follower.skip()
@@ -204,7 +253,7 @@ class Rollout:
         if answer.change is Change.CONFIGURED:
             self._output.lines(field_line(change) for change in answer.fields)
 
-    def _await(self, wish: Wish, answer: Applied, started: float) -> None:
+    def _await(self, wish: Asked, answer: Applied, started: float) -> None:
         if wish.client not in self._followers:
             return
         service = answer.service
@@ -217,7 +266,7 @@ class Rollout:
         self._goals[wish.client][wish.name] = goal
         self._progress.add(wish.name, service.generation, started=started)
 
-    def _with_what_was_done(self, error: McpError, them: Sequence[Wish]) -> McpError:
+    def _with_what_was_done(self, error: McpError, them: Sequence[Asked]) -> McpError:
         left = [wish.name for wish in them if wish.name not in self._submitted]
         if not self._submitted:
             return error
@@ -275,12 +324,13 @@ class Rollout:
     def _report_of(self, name: str) -> AppliedService:
         wish, answer = self._submitted[name]
         settled, seconds = self._ends.get(name, (None, None))
-        return _report(wish, answer, settled, seconds)
+        return report(wish, answer, settled, seconds)
 
 
-def _report(
-    wish: Wish, answer: Applied, settled: Settled | None = None, seconds: float | None = None
+def report(
+    wish: Asked, answer: Applied, settled: Settled | None = None, seconds: float | None = None
 ) -> AppliedService:
+    """What became of it, for programs."""
     return AppliedService(
         name=wish.name,
         node=wish.node,

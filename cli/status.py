@@ -10,7 +10,7 @@ from cli import options
 
 if TYPE_CHECKING:
     from api.client import Client
-    from api.service import PlannedAction, Service
+    from api.service import NodeStatus, PlannedAction, Service
     from cli.options import Settings
 
 _EVENTS = 6
@@ -34,21 +34,28 @@ async def _all(settings: Settings) -> int:
     from datetime import UTC, datetime
 
     from cli import views
-    from cli.connect import connected
+    from cli.connect import ask, failures
     from cli.output import Output
     from cli.reports import StatusReport
 
+    async def both(client: Client) -> tuple[tuple[Service, ...], NodeStatus]:
+        return await asyncio.gather(client.services(), client.node_status())
+
     output = Output(settings)
-    async with connected(settings) as client:
-        services, node = await asyncio.gather(client.services(), client.node_status())
+    answers = await ask(settings, both)
+    found = [answer.value for answer in answers if answer.value is not None]
+    services = tuple(service for there, _ in found for service in there)
+    nodes = tuple(node for _, node in found)
     if services:
-        output.table(views.services_table(services, datetime.now(UTC)))
-    else:
-        output.line(f"node {node.node} has no services")
-    output.document(StatusReport(node=node, services=services))
-    for line in views.parts_lines(node):
-        output.error(line)
-    return 0
+        output.table(views.services_table(services, datetime.now(UTC), nodes=len(answers) > 1))
+    for there, node in found:
+        if not there:
+            output.line(f"node {node.node} has no services")
+        for line in views.parts_lines(node):
+            output.error(line)
+    unasked, status = failures(output, answers)
+    output.document(StatusReport(nodes=nodes, services=services, unasked=unasked))
+    return status
 
 
 async def _one(settings: Settings, name: str) -> int:
@@ -61,7 +68,7 @@ async def _one(settings: Settings, name: str) -> int:
     from cli.reports import ServiceReport
 
     output = Output(settings)
-    async with connected(settings) as client:
+    async with connected(settings, name) as client:
         service, events = await asyncio.gather(client.get(name), client.events(name, limit=_EVENTS))
         actions, unplanned = await _planned(client, service)
     now = datetime.now(UTC)

@@ -19,7 +19,7 @@ from api.service import (
 )
 from api.spec import ComponentSpec
 from cli.output import Row, Table
-from cli.reports import SHORT, ServiceCertificate
+from cli.reports import SHORT, HistoryEntry, KnownNode, Route, ServiceCertificate
 
 _IN_COMPONENT = re.compile(r"^components\[[^]]*\]\.")
 
@@ -44,13 +44,83 @@ def version(image: str) -> str:
     return tag or digest[:19]
 
 
-def services_table(services: Iterable[Service], now: datetime) -> Table:
+def services_table(services: Iterable[Service], now: datetime, *, nodes: bool = False) -> Table:
     """One row a component; the reason stands in the first of a service that is not ready."""
-    rows = [row for service in services for row in _component_rows(service, now)]
-    headers = ("SERVICE", "COMPONENT", "DESIRED", "OBSERVED", "VERSION", "READY", "AGE", "REASON")
+    rows = [
+        (*((service.node,) if nodes else ()), *row) for service in services for row in _component_rows(service, now)
+    ]
+    headers: tuple[str, ...] = ("SERVICE", "COMPONENT", "DESIRED", "OBSERVED", "VERSION", "READY", "AGE", "REASON")
+    if nodes:
+        headers = ("NODE", *headers)
     if not any(row[-1] for row in rows):
         return Table(headers[:-1], tuple(row[:-1] for row in rows))
     return Table(headers, tuple(rows))
+
+
+def registry_table(services: Iterable[Service], now: datetime) -> Table:
+    """One row a service: what its registry holds of it."""
+    rows = tuple(
+        (
+            service.name,
+            service.node,
+            "deleting" if service.deleting else "running" if service.spec.active else "stopped",
+            str(service.generation),
+            str(len(service.spec.components)),
+            "yes" if is_ready(service) else "no",
+            age(service.updated_at, now),
+            service.actor,
+        )
+        for service in services
+    )
+    return Table(("SERVICE", "NODE", "DESIRED", "GEN", "COMPONENTS", "READY", "CHANGED", "BY"), rows)
+
+
+def routes_table(routes: Iterable[Route]) -> Table:
+    """One row a name on a listener."""
+    rows = tuple(
+        (
+            f"{route.claim.hostname}{route.claim.listener}",
+            route.node,
+            f"{route.service}/{route.claim.component}",
+            route.claim.mode,
+            route.claim.backend,
+        )
+        for route in routes
+    )
+    return Table(("ROUTE", "NODE", "COMPONENT", "MODE", "BACKEND"), rows)
+
+
+def history_table(entries: Iterable[HistoryEntry]) -> Table:
+    """One row a generation, newest first."""
+    rows = tuple(
+        (
+            str(entry.generation),
+            moment(entry.at),
+            entry.actor,
+            entry.note or "; ".join(field_line(change).strip() for change in entry.fields) or "first definition",
+        )
+        for entry in entries
+    )
+    return Table(("GEN", "TIME", "BY", "WHAT"), rows)
+
+
+def nodes_table(nodes: Iterable[KnownNode], now: datetime) -> Table:
+    """One row a node of mcp.toml."""
+    return Table(
+        ("NODE", "ADDRESS", "AGENT", "UP", "SERVICES", "READY", "PROBLEM"),
+        tuple(
+            (
+                node.name,
+                node.address,
+                node.status.version if node.status else "",
+                age(node.status.started_at, now) if node.status else "",
+                str(node.status.services) if node.status else "",
+                str(node.status.ready) if node.status else "",
+                node.error or "; ".join(parts_lines(node.status) if node.status else ()),
+            )
+            for node in nodes
+        ),
+    )
 
 
 def _component_rows(service: Service, now: datetime) -> Iterator[tuple[str, ...]]:
@@ -162,6 +232,12 @@ def _certificate_row(service: str, certificate: Certificate) -> tuple[str, ...]:
         moment(certificate.retry_at) if certificate.retry_at else "",
         certificate.error,
     )
+
+
+def located(table: Table, nodes: Iterable[str]) -> Table:
+    """The table with the node of each row in front."""
+    rows = tuple((node, *row) for node, row in zip(nodes, table.rows, strict=True))
+    return Table(("NODE", *table.headers), rows)
 
 
 def containers_table(containers: Iterable[Container], now: datetime) -> Table:

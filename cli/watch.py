@@ -9,6 +9,8 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cli.options import Settings
     from cli.output import Output
     from cli.wait import Follower
@@ -22,23 +24,34 @@ async def cli(settings: Settings, service: str | None) -> int:
 
     A live table on a terminal; a line for each change in a pipe.
     """
-    from cli.connect import connected
+    import asyncio
+    from contextlib import AsyncExitStack
+
+    from cli.config import Nodes
+    from cli.connect import ask, client_for, failures, placed, services_of
     from cli.output import Output
     from cli.wait import following
 
     output = Output(settings)
-    async with connected(settings) as client:
-        if service is not None:
-            await client.get(service)
-        async with following(client, [service] if service else []) as follower:
-            if output.terminal and not output.silent:
-                await _live(output, follower)
-            else:
-                await _lines(output, follower)
+    if service is not None:
+        settings = await placed(settings, service)
+    answers = await ask(settings, lambda client: services_of(client, service))
+    failures(output, answers)
+    nodes = Nodes(settings)
+    async with AsyncExitStack() as stack:
+        followers = []
+        for node in (answer.node for answer in answers if answer.error is None):
+            client = await stack.enter_async_context(client_for(nodes.named(node)))
+            followers.append(await stack.enter_async_context(following(client, [service] if service else [])))
+        if output.terminal and not output.silent:
+            await _live(output, followers, nodes=len(answers) > 1)
+        else:
+            await asyncio.gather(*(_lines(output, follower) for follower in followers))
     return 0
 
 
-async def _live(output: Output, follower: Follower) -> None:
+async def _live(output: Output, followers: Sequence[Follower], *, nodes: bool) -> None:
+    import asyncio
     from datetime import UTC, datetime
 
     from rich.console import Group
@@ -49,13 +62,17 @@ async def _live(output: Output, follower: Follower) -> None:
     from cli.views import services_table
 
     def picture() -> Group:
-        services = sorted(follower.services.values(), key=lambda service: service.name)
-        note = [Text(printable(follower.away), style="red")] if follower.away else []
-        return Group(services_table(services, datetime.now(UTC)).rich(), *note)
+        found = [service for follower in followers for service in follower.services.values()]
+        services = sorted(found, key=lambda service: (service.name, service.node))
+        notes = [Text(printable(follower.away), style="red") for follower in followers if follower.away]
+        return Group(services_table(services, datetime.now(UTC), nodes=nodes).rich(), *notes)
 
-    with Live(get_renderable=picture, console=output.console(), screen=True, refresh_per_second=4):
+    async def take_in(follower: Follower) -> None:
         async for _ in follower.changes():
             pass
+
+    with Live(get_renderable=picture, console=output.console(), screen=True, refresh_per_second=4):
+        await asyncio.gather(*map(take_in, followers))
 
 
 async def _lines(output: Output, follower: Follower) -> None:

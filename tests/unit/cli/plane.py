@@ -53,6 +53,7 @@ STEPS = [kind for kind in ConditionType if kind not in (ConditionType.READY, Con
 class Plane:
     """The registry and the reconcilers in one; what it does after an apply is `behaviour`."""
 
+    node: str = "rift"
     behaviour: str = "converge"
     """`converge`, `stall` (before the routes), `fail` (at the containers) or `nothing`."""
     refusals: dict[str, McpError] = field(default_factory=dict)
@@ -192,7 +193,7 @@ class Plane:
             or Service(
                 uid=f"uid-{now.timestamp()}",
                 name=spec.name,
-                node="rift",
+                node=self.node,
                 generation=0,
                 spec=spec,
                 created_at=now,
@@ -281,7 +282,7 @@ class Plane:
 
     async def get(self, name: str) -> Service:
         if name not in self.registry:
-            raise NotFound(f'there is no service "{name}" on node rift')
+            raise NotFound(f'there is no service "{name}" on node {self.node}')
         return self.registry[name]
 
     async def services(self) -> tuple[Service, ...]:
@@ -337,7 +338,7 @@ class Plane:
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(
-            node="rift",
+            node=self.node,
             version="0.1.0",
             started_at=datetime.now(UTC),
             services=len(self.registry),

@@ -51,7 +51,7 @@ async def test_status_says_what_the_agent_misses(mcp: Mcp) -> None:
 async def test_status_in_json_is_the_service_itself(mcp: Mcp) -> None:
     await applied(mcp, "hello")
     report = json.loads((await mcp("status", "-o", "json")).stdout)
-    assert report["node"]["node"] == "rift"
+    assert [node["node"] for node in report["nodes"]] == ["rift"]
     assert report["services"] == [mcp.plane.registry["hello"].model_dump(mode="json")]
     one = json.loads((await mcp("status", "hello", "-o", "json")).stdout)
     assert one["service"] == report["services"][0]

@@ -1,0 +1,184 @@
+"""What `mcp service` does, once its options are read."""
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from api.client import Client
+from api.control_plane import Applied
+from api.diff import diff
+from api.errors import ExitCode
+from api.manifest import InvalidManifest, dump, load
+from api.service import Revision
+from api.spec import Name, ServiceSpec
+from cli.config import Nodes
+from cli.connect import connected, placed
+from cli.definitions import definition, write
+from cli.options import Settings
+from cli.output import Output
+from cli.reports import ApplyReport, DefinitionReport, HistoryEntry, HistoryReport
+from cli.rollout import Order, report, tell_plan
+from cli.sources import manifests
+from cli.views import field_line, history_table, moment
+from cli.wish import order
+
+_COMPLAINT = "#! "
+"""How a line begins that says what is wrong; such lines are taken out again."""
+
+_TEMPLATE = """\
+# {name}: say here what it is for, and who asks for it.
+# All fields: docs/reference/definition.md. `mcp service validate` checks, `mcp deploy {name}` applies.
+
+name = "{name}"
+{node}
+# Tag of every image that is derived: <registry>/{name}:<version>.
+version = "v0.1.0"
+
+[[components]]
+name = "{name}"
+{image}
+# Environment, in addition to $PORT and $PORT_<NAME>, which MCP gives to each route.
+# env = ["LOG_LEVEL=info"]
+
+# How the agent knows that it is well, beside that it listens.
+# [components.health]
+# http = "/healthz"
+
+# Updates without a lost request: the new container takes over once it is ready.
+# [components.update]
+# strategy = "blue-green"
+
+# How it is reached through mc-proxy: {name}.svc.<zone> unless hostname says otherwise.
+[[components.routes]]
+port = 8443
+mode = "l4"
+"""
+
+
+def new(settings: Settings, name: str, image: str | None) -> int:
+    """Begins a definition. Raises click.UsageError where there is one."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise click.BadParameter(
+            "lower case letters, digits and inner dashes, at most 63", param_hint="NAME"
+        ) from error
+    output = Output(settings)
+    nodes = Nodes(settings)
+    if found := definition(nodes.services, name):
+        raise click.UsageError(f"{found} defines {name} already: mcp service edit {name} edits it")
+    node = nodes.name() if settings.node else ""
+    text = _TEMPLATE.format(
+        name=name,
+        node=f'node = "{node}"' if node else '# node = "rift"  # default: the one that is asked',
+        image=f'image = "{image}"' if image else f'# image = "registry.example:5000/{name}:v0.1.0"',
+    )
+    path = nodes.services / f"{name}.toml"
+    spec = load(text, str(path)).spec
+    write(path, text)
+    output.line(f"{path} made; mcp service edit {name} edits it, mcp deploy {name} applies it", "green")
+    output.document(DefinitionReport(path=str(path), spec=spec))
+    return ExitCode.DONE
+
+
+async def edit(settings: Settings, service: str) -> bool:
+    """Has a person edit a definition until it is right; whether it is another one then."""
+    output = Output(settings)
+    folder = Nodes(settings).services
+    path = definition(folder, service)
+    before = path.read_text() if path else await _stored(settings, service)
+    path = path or folder / f"{service}.toml"
+    text = before
+    while True:
+        edited = click.edit(text, extension=".toml")
+        if edited is None or not edited.strip():
+            output.line(f"{path} left as it was")
+            return False
+        text = "".join(line for line in edited.splitlines(keepends=True) if not line.startswith(_COMPLAINT))
+        try:
+            spec = load(text, path.name).spec
+            break
+        except InvalidManifest as error:
+            text = "".join(f"{_COMPLAINT}{line}\n" for line in str(error).splitlines()) + text
+    if text == before and path.exists():
+        output.line(f"{path} left as it was")
+        return False
+    write(path, text)
+    output.line(f"{path} written; mcp deploy {spec.name} applies it", "green")
+    output.document(DefinitionReport(path=str(path), spec=spec))
+    return True
+
+
+async def _stored(settings: Settings, service: str) -> str:
+    async with connected(settings, service) as client:
+        return dump((await client.get(service)).spec)
+
+
+def validate(settings: Settings, file: str) -> int:
+    """Checks definitions. Raises InvalidManifest with all that is wrong."""
+    output = Output(settings)
+    for manifest in manifests([file]):
+        count = len(manifest.spec.components)
+        output.line(f"{manifest.source}: ok, {manifest.spec.name} with {count} component{'s' * (count != 1)}")
+        output.document(DefinitionReport(path=manifest.source, spec=manifest.spec))
+    return ExitCode.DONE
+
+
+async def show(settings: Settings, service: str) -> int:
+    """Prints a definition with what is known of it."""
+    output = Output(settings)
+    async with connected(settings, service) as client:
+        found = await client.get(service)
+    by = f" by {found.actor}" if found.actor else ""
+    output.line(f"# node {found.node}, generation {found.generation}, {moment(found.updated_at)}{by}", "dim")
+    path = definition(Nodes(settings).services, service)
+    if path is not None:
+        changes = diff(found.spec, load(path.read_bytes(), str(path)).spec)
+        output.line(f"# {path} " + ("differs:" if changes else "says the same"), "dim")
+        output.lines(f"# {field_line(change)}" for change in changes)
+    if not output.silent:
+        click.echo(dump(found.spec), nl=False)
+    output.document(DefinitionReport(path=str(path or ""), spec=found.spec))
+    return ExitCode.DONE
+
+
+async def history(settings: Settings, service: str) -> int:
+    """Lists what a service was to be."""
+    output = Output(settings)
+    async with connected(settings, service) as client:
+        revisions = await client.revisions(service)
+    before: list[ServiceSpec | None] = [None, *(revision.spec for revision in revisions)]
+    entries = tuple(_entry(old, revision) for old, revision in zip(before, revisions, strict=False))[::-1]
+    output.table(history_table(entries))
+    output.document(HistoryReport(service=service, revisions=entries))
+    return ExitCode.DONE
+
+
+def _entry(old: ServiceSpec | None, revision: Revision) -> HistoryEntry:
+    # Of the first that is kept it is not known what it changed.
+    fields = diff(old, revision.spec) if old is not None else ()
+    return HistoryEntry(
+        generation=revision.generation, actor=revision.actor, at=revision.at, note=revision.note, fields=fields
+    )
+
+
+async def rollback(
+    settings: Settings, service: str, generation: int, *, dry_run: bool, wait: bool, within: float
+) -> int:
+    """Goes back to an earlier generation."""
+    output = Output(settings)
+    settings = await placed(settings, service)
+    if dry_run:
+        async with connected(settings) as client:
+            answer = await client.rollback(service, generation, dry_run=True)
+            tell_plan(output, service, answer)
+            asked = Order(service, Nodes(settings).name(), client, lambda: client.rollback(service, generation))
+            output.document(ApplyReport(dry_run=True, services=(report(asked, answer),)))
+        return ExitCode.DONE
+
+    async def act(client: Client) -> Applied:
+        return await client.rollback(service, generation)
+
+    status = await order(settings, service, act, wait=wait, within=within)
+    if path := definition(Nodes(settings).services, service):
+        output.line(f"{path} stays as it is: mcp service show {service} says how it differs", "dim")
+    return status
