@@ -50,7 +50,7 @@ async def cli(settings: Settings, service: str, form: str, into: Path | None) ->
     from cli.reports import ExportReport
 
     output = Output(settings)
-    async with connected(settings) as client:
+    async with connected(settings, service) as client:
         if form != "toml":
             return await _way_out(client, output, service, form, into)
         spec = (await client.get(service)).spec

@@ -72,7 +72,7 @@ async def cli(
     output = Output(settings)
     service, _, component = target.partition("/")
     query = LogQuery(service=service, component=component, lines=lines, since=since, follow=follow)
-    async with connected(settings) as client:
+    async with connected(settings, service) as client:
         spec = (await client.get(service)).spec
         names = [one.name for one in spec.components]
         page = _Page(output, names if len(names) > 1 and not component else [], timestamps)

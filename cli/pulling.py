@@ -20,7 +20,7 @@ from cli.reports import PulledFile
 async def pull(settings: Settings, service: str, path: str, file: str | None) -> int:
     """Brings the file here."""
     output = Output(settings)
-    async with connected(settings) as client:
+    async with connected(settings, service) as client:
         found, pieces = await client.files.pull(service, path)
         if file == "-":
             async for piece in pieces:

@@ -62,7 +62,7 @@ class Push:
     async def run(self, settings: Settings, within: float | None) -> int:
         """Hands the file over and waits, if for any time, until it lies there."""
         output = Output(settings)
-        async with connected(settings) as client:
+        async with connected(settings, self.target.service) as client:
             if within is None:
                 file = await self._hand_over(client)
                 output.line(f"{self.target.service}: {file.path} is pushed (revision {file.revision})")

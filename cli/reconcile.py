@@ -36,7 +36,7 @@ async def cli(settings: Settings, services: tuple[str, ...], within: float) -> i
 
     output = Output(settings)
     names = list(dict.fromkeys(services))
-    async with connected(settings) as client:
+    async with connected(settings, services[0]) as client:
         answers = await asyncio.gather(*(client.reconcile(name, within=within) for name in names))
     output.table(services_table((looked.service for looked in answers), datetime.now(UTC)))
     output.document(

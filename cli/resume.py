@@ -28,7 +28,7 @@ async def cli(settings: Settings, services: tuple[str, ...], everything: bool) -
     if everything == bool(services):
         raise click.UsageError("say which services, or --all")
     output = Output(settings)
-    async with connected(settings) as client:
+    async with connected(settings, services[0] if services else "") as client:
         names = dict.fromkeys(services)
         if everything:
             names = dict.fromkeys(one.name for one in await client.services() if one.suspended)

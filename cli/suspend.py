@@ -31,7 +31,7 @@ async def cli(settings: Settings, services: tuple[str, ...], reason: str) -> int
 
     output = Output(settings)
     reports = []
-    async with connected(settings) as client:
+    async with connected(settings, services[0]) as client:
         for name in dict.fromkeys(services):
             looked = await client.suspend(name, reason=reason)
             output.line(f"{name} is suspended; mcp resume {name} ends that", "yellow")
