@@ -13,6 +13,7 @@ import click
 from cli.options import INTERRUPTED, SERVICE
 
 _COMMANDS = {
+    "adopt": "Take over containers that run without a definition.",
     "apply": "Make services be as their definitions say.",
     "audit": "Show who changed what, from where, and who was refused.",
     "certs": "List the certificates of all nodes, or of one service.",

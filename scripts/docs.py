@@ -20,6 +20,7 @@ from cli import config, main, reports
 TARGET = Path("docs/reference/cli.md")
 COMMON = ("node", "address", "config", "output", "quiet")
 REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
+    "adopt": (reports.AdoptReport,),
     "apply": (reports.ApplyReport,),
     "audit": (reports.AuditReport,),
     "certs": (reports.CertificatesReport,),
