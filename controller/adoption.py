@@ -7,7 +7,7 @@ that is not the component's.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from controller.registry import Adoption, Registry
 from reconcilers.base import PortTaken, Terminal, Transient
 from reconcilers.containers import model
 from reconcilers.containers.adoptions import Adoptions
+from reconcilers.containers.guard import Guard
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.podman import EngineError
 from reconcilers.containers.takeover import Candidate, Draft, draft
@@ -85,6 +86,7 @@ class Adopter:
     engine: Engine
     picture: Picture
     proxy: Proxy | None
+    guard: Guard
 
     async def draft(self, wish: Wish) -> Draft:
         """The definition of what is to be taken over. Raises NotFound, Refused, InvalidSpec, Unreachable."""
@@ -108,7 +110,14 @@ class Adopter:
             holder = observation.named(name)
             if holder is not None and holder.id != container_id:
                 raise Refused(f"another container is called {name}: rename or remove it first")
-        return drafted
+        return replace(drafted, notes=(*drafted.notes, *self._forbidden(drafted)))
+
+    def _forbidden(self, drafted: Draft) -> Iterator[str]:
+        for request in drafted.requests:
+            try:
+                self.guard.check(request)
+            except Terminal as refusal:
+                yield f"{refusal.message}; it runs on, and the next change waits for that"
 
     async def take(self, drafted: Draft, actor: str) -> Service:
         """Makes the containers known as the new service's. Raises Refused, StaleGeneration, Unreachable."""

@@ -90,7 +90,15 @@ async def _serve(settings: Settings) -> None:
             partial(outside.engine.containers, settings.node),
             inspector.status,
             Looks(queues, node.picture.refresh),
-            Adopter(settings.node, settings.defaults, registry, outside.engine, node.picture, outside.proxy),
+            Adopter(
+                settings.node,
+                settings.defaults,
+                registry,
+                outside.engine,
+                node.picture,
+                outside.proxy,
+                _guard(settings),
+            ),
         )
         files = LocalFiles(settings.node, registry, _site(settings), settings.files)
         door = await open_door(settings, registry)

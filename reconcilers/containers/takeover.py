@@ -77,6 +77,8 @@ class Draft:
     ports: tuple[PortAllocation, ...]
     labels: Mapping[str, Mapping[str, str]]
     """By its id, what the labels of each container would be that does not have them."""
+    requests: tuple[ContainerRequest, ...]
+    """What the engine would be asked for, were the containers made now."""
     names: Mapping[str, str]
     """By its id, what each container must be called that is called otherwise."""
     containers: tuple[str, ...]
@@ -114,11 +116,15 @@ class _Takeover:
         spec = self._with_environment(spec, ports)
         for one in self.candidates:
             spec = self._ordered(spec, ports, one)
-        labels = {one.seen.id: labels for one in self.candidates if (labels := self._labels(spec, ports, one))}
+        requests = {one.component: self._known_request(spec, ports, one) for one in self.candidates}
+        labels = {
+            one.seen.id: _labels(requests[one.component]) for one in self.candidates if self._lacks(one, requests)
+        }
         return Draft(
             spec=spec,
             ports=ports,
             labels=labels,
+            requests=tuple(requests.values()),
             names={one.seen.id: self._called(one) for one in self.candidates if self._is_misnamed(one)},
             containers=tuple(one.seen.name for one in self.candidates),
             notes=tuple(self.notes),
@@ -268,18 +274,22 @@ class _Takeover:
                     break
         return spec
 
-    def _labels(self, spec: ServiceSpec, ports: tuple[PortAllocation, ...], one: Candidate) -> dict[str, str]:
-        """What is to be known of it as its labels; empty where it has them."""
+    def _lacks(self, one: Candidate, requests: Mapping[str, ContainerRequest]) -> bool:
+        """Whether its own labels do not say that it is what is defined."""
+        request = requests[one.component]
+        if not one.ours:
+            return True
+        if one.seen.labels.get(model.SPEC_HASH) == request.spec_hash:
+            return False
+        fields = ", ".join(request.changes_since(one.seen.labels)) or "its definition"
+        self.notes.append(f"{one.seen.name}: what podman says is not all that it was made from ({fields})")
+        return True
+
+    def _known_request(self, spec: ServiceSpec, ports: tuple[PortAllocation, ...], one: Candidate) -> ContainerRequest:
         request = self._request(spec, ports, one)
         if request is None:
             raise Refused(f"the ports of container {one.seen.name} are not those that its labels say")
-        if one.ours and one.seen.labels.get(model.SPEC_HASH) == request.spec_hash:
-            return {}
-        if one.ours:
-            fields = ", ".join(request.changes_since(one.seen.labels)) or "its definition"
-            self.notes.append(f"{one.seen.name}: what podman says is not all that it was made from ({fields})")
-        labels: dict[str, str] = json.loads(request.body)["labels"]
-        return labels
+        return request
 
     def _request(self, spec: ServiceSpec, ports: tuple[PortAllocation, ...], one: Candidate) -> ContainerRequest | None:
         now = datetime.now(UTC)
@@ -291,6 +301,11 @@ class _Takeover:
         if missing_ports(service, component, one.seen.slot):
             return None
         return request_for(service, resolved, component, self.node, one.seen.slot)
+
+
+def _labels(request: ContainerRequest) -> dict[str, str]:
+    labels: dict[str, str] = json.loads(request.body)["labels"]
+    return labels
 
 
 def _runs(one: Candidate) -> bool:

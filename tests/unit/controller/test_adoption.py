@@ -18,7 +18,7 @@ from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.request import request_for
 from reconcilers.containers.takeover import Draft
 from reconcilers.routes.model import ProxyRoute
-from tests.unit.controller.adopting import Running
+from tests.unit.controller.adopting import ADMITS, Running
 
 IMAGE: dict[str, Any] = {
     "RepoTags": ["localhost/hello:v1"],
@@ -53,7 +53,7 @@ def running() -> Running:
 
 @pytest.fixture
 def adopter(lite: Registry, running: Running) -> Adopter:
-    return Adopter("rift", Defaults(), lite, running, running, running)
+    return Adopter("rift", Defaults(), lite, running, running, running, ADMITS)
 
 
 def wish(service: str = "shop", **rest: dict[str, str]) -> Wish:
@@ -232,6 +232,14 @@ async def test_nothing_has_changed_where_a_part_fails(adopter: Adopter, running:
         await adopt(adopter, wish(containers={"p_web_1": "web", "p_db_1": "db"}))
     assert (running.seen, list((await running.refresh()).owned("rift", "shop"))) == (before, [])
     assert await lite.service("shop") is None
+
+
+async def test_what_the_nodes_policy_forbids_is_told(adopter: Adopter, running: Running) -> None:
+    container = inspected("shop", {}, {"Privileged": True})
+    running.put(seen("1", "shop"), container, IMAGE)
+    (note,) = (await adopter.draft(wish())).notes
+    assert "privileged" in note
+    assert note.endswith("it runs on, and the next change waits for that")
 
 
 @pytest.mark.parametrize(

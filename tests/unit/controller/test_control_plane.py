@@ -17,7 +17,7 @@ from controller.adoption import Adopter
 from controller.control_plane import LocalControlPlane
 from controller.preview import Preview
 from controller.registry import Registry
-from tests.unit.controller.adopting import Running
+from tests.unit.controller.adopting import ADMITS, Running
 from tests.unit.controller.recording import RecordingContainers, RecordingPorts
 from tests.unit.controller.registry.conftest import pending
 from tests.unit.controller.registry.samples import condition, happened, spec
@@ -33,7 +33,7 @@ class Parts:
         self.ports, self.containers = RecordingPorts(), RecordingContainers()
         preview = Preview([self.ports, self.containers])
         running = Running()
-        adopter = Adopter("rift", Defaults(), registry, running, running, running)
+        adopter = Adopter("rift", Defaults(), registry, running, running, running, ADMITS)
         self.plane = LocalControlPlane(
             "rift", registry, Defaults(), preview, self._containers, self._status, self._look, adopter
         )
