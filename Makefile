@@ -27,7 +27,7 @@ down: ## stop them and remove all they made
 .PHONY: test
 test: ## run all tests on real parts and show what they cover
 	@scripts/setup test
-	@$(bin)/pytest --numprocesses=2 --dist=loadgroup --cov --cov-report=term:skip-covered $(TESTS)
+	@$(bin)/pytest --numprocesses=2 --dist=loadscope --cov --cov-report=term:skip-covered $(TESTS)
 
 .PHONY: check
 check: ## format, lint, types, directions of imports, generated code, contract

@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from stack.postgres import Postgres, postgres
 
@@ -24,8 +26,12 @@ def postgres_url(postgres_cluster: Postgres) -> Iterator[str]:
     postgres_cluster.drop(database)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real parts run one after the other; whoever else works beside them has all others."""
-    for item in items:
-        if "system" in item.path.relative_to(item.config.rootpath).parts:
-            item.add_marker(pytest.mark.xdist_group("system"))
+class RealPartsInTurn(LoadScopeScheduling):
+    """Tests of real parts run one after the other, by one worker; whoever else works beside it has all others."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "system" if nodeid.startswith("tests/system/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return RealPartsInTurn(config, log)

@@ -193,7 +193,8 @@ class Logs:
     async def _lines(
         self, container: ContainerObservation, query: LogQuery, place: Place, *, first: bool
     ) -> AsyncGenerator[Lines, None]:
-        again = Again.after(place, query.lines)
+        # Only what was there when the caller came is left out beyond the lines that were asked for.
+        again = Again.after(place, query.lines if place.opened is not None else ALL_LINES)
         # Earlier by one second: whether the engine means "since" to include it depends on its version.
         since = again.at - timedelta(seconds=1) if again.at else query.since if first else place.opened
         # Required: podman 4 cuts what it finds from the end of a log, long lines and unended ones among it.
