@@ -77,7 +77,7 @@ async def terminal(mcp: Mcp, *arguments: str, **environment: str) -> AsyncIterat
 async def test_apply_draws_each_condition_as_it_turns_true(mcp: Mcp) -> None:
     mcp.plane.behaviour = "stall"
     async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO)) as screen:
-        await screen.until("✓ ports  ✓ certs  ✓ containers  … routes")
+        await screen.until("✓ ports  ✓ certs  ✓ files  ✓ containers  … routes")
         await screen.until("WaitingForContainer: not answering")
         mcp.plane.turn("hello", ConditionType.ROUTES_PROGRAMMED)
         mcp.plane.turn("hello", ConditionType.READY)
