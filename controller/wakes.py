@@ -22,6 +22,9 @@ WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
     ChangeKind.CONTESTED: ("ports", "containers"),
     ChangeKind.CERTIFICATE: ("routes",),
     ChangeKind.FILES: ("files",),
+    # A container may wait for its routes to move before it ends, or takes over.
+    ChangeKind.CLAIM: ("containers",),
+    ChangeKind.CLAIM_RELEASED: ("containers",),
     ChangeKind.BACKEND: ("routes", "ports"),
 }
 """By reconciler; what is not here wakes nobody, or is released for whoever waits."""
@@ -32,10 +35,6 @@ class Waiters(Protocol):
 
     def waiting_for(self, service: str) -> Collection[str]:
         """Who waits for that service to exist, to run, and to be ready."""
-        ...
-
-    def waiting_for_routes_of(self, service: str) -> Collection[str]:
-        """Who waits for a route of that service to move."""
         ...
 
 
@@ -57,7 +56,6 @@ _JITTER: Final = 0.004
 """Seconds, at the most, between two services of a resync."""
 
 _OF_SERVICES: Final = frozenset({ChangeKind.SPEC, ChangeKind.GONE})
-_OF_ROUTES: Final = frozenset({ChangeKind.CLAIM, ChangeKind.CLAIM_RELEASED})
 
 
 class Wakes:
@@ -78,8 +76,6 @@ class Wakes:
                 self._queues[reconciler].add(change.service)
             if change.kind in _OF_SERVICES:
                 self._wake_containers_of(self._waiters.waiting_for(change.service))
-            if change.kind in _OF_ROUTES:
-                self._wake_containers_of(self._waiters.waiting_for_routes_of(change.service))
 
     def _wake_containers_of(self, services: Iterable[str]) -> None:
         for service in services:

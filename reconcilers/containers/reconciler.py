@@ -102,7 +102,7 @@ class Containers:
 
     @property
     def waiting(self) -> Waiting:
-        """Which services wait for others, or for their own routes."""
+        """Which services wait for others."""
         return self._waiting
 
     async def plan(self, service: Service) -> Plan:
@@ -124,7 +124,7 @@ class Containers:
         leads = self._waits_for_routes(service, world)
         if leads:
             world = await self._sight.with_connections(service.name, world)
-        self._waiting.note(service.name, services=definition.depends_on, routes=leads)
+        self._waiting.note(service.name, definition.depends_on)
         world = replace(
             world,
             unready=await self._sight.unready(definition, world),
@@ -140,7 +140,7 @@ class Containers:
             world = await self._sight.with_last_words(service.name, world)
             self._recorder.touch(service.name)
             planned = plan(service, definition, world, self._backoff)
-        self._waiting.note(service.name, services=world.unready, routes=leads)
+        self._waiting.note(service.name, world.unready)
         return self._guard.admitted(planned)
 
     async def execute(self, service: Service, action: Action) -> None:
@@ -252,7 +252,7 @@ class Containers:
     def _forget(self, service: str) -> None:
         self._failed.pop(service, None)
         self._refused.pop(service, None)
-        self._waiting.note(service, services=(), routes=False)
+        self._waiting.note(service, ())
         self._sight.forget(service)
 
     def _waits_for_routes(self, service: Service, world: World) -> bool:

@@ -261,6 +261,7 @@ async def test_a_tag_that_moved_replaces_the_container_where_that_is_asked_for(
         for name in ("one", "two"):
             after = await node.until(name, partial(serves, shelf.digest("moving:v1")))
             assert answer(after) == "mcp-hello after\n"
+            await node.until_event(name, "replaced")
             events = await node.registry.events(name)
             assert [e.message for e in events if e.kind == "replaced"] == [f"{name}-web: the tag {reference} moved"]
         assert answer(await node.until_ready("three")) == "mcp-hello before\n"

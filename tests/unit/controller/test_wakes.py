@@ -111,7 +111,10 @@ async def test_a_name_that_is_free_again_wakes_those_who_may_wait_for_one(woken:
     await registry.claim_route("holder", claim())
     await woken.now()
     await registry.release_route("holder", ":443", "hello.example")
-    assert await woken.now() == {"routes": ["waits", "pending", "outdated"]}, "the oldest first"
+    assert await woken.now() == {
+        "routes": ["waits", "pending", "outdated"],
+        "containers": ["holder"],
+    }, "the oldest first"
 
 
 async def test_a_resync_looks_at_everything_after_all_that_happened(woken: Woken) -> None:
@@ -149,20 +152,19 @@ def test_only_reconcilers_that_exist_are_woken() -> None:
 async def test_who_depends_on_another_service_is_woken_when_it_comes_and_nobody_else(woken: Woken) -> None:
     await woken.registry.apply(spec("web"), actor="ann")
     await woken.now()
-    woken.waiting.note("web", services=["hello"], routes=False)
+    woken.waiting.note("web", ["hello"])
     await woken.registry.apply(spec("hello"), actor="ann")
     assert (await woken.now())["containers"] == ["hello", "web"]
-    woken.waiting.note("web", services=(), routes=False)
+    woken.waiting.note("web", ())
     await woken.registry.apply(spec("hello", "v2"), actor="ann")
     assert (await woken.now())["containers"] == ["hello"]
 
 
-async def test_who_waits_for_its_routes_to_move_is_woken_when_they_do(woken: Woken) -> None:
+async def test_containers_are_looked_at_when_a_route_moved_or_went(woken: Woken) -> None:
     await woken.registry.apply(spec(), actor="ann")
     await woken.now()
     await woken.registry.claim_route("hello", claim())
-    assert await woken.now() == {}
-    woken.waiting.note("hello", services=(), routes=True)
+    assert await woken.now() == {"containers": ["hello"]}
     await woken.registry.release_route("hello", claim().listener, claim().hostname)
     assert (await woken.now())["containers"] == ["hello"]
 

@@ -174,7 +174,8 @@ async def test_a_starting_container_is_asked_at_least_every_second_but_a_command
     scene.expect(a=health(), b=health(exec=("true",)), c=health(interval=0.2))
     scene.show(*(running(name) for name in "abc"))
     await asyncio.sleep(9)
-    assert [scene.times(name, since=5) for name in "abc"] == [4, 2, 20]
+    assert [scene.times(name, since=5) for name in "ab"] == [4, 2]
+    assert scene.times("c", since=5) in (19, 20)
 
 
 @pytest.mark.parametrize(("start_period", "seconds"), [(0.0, 30), (25.0, 50), (30.0, 50)])
