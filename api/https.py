@@ -23,6 +23,10 @@ class Answer:
 
     status: int
     body: Mapping[str, Any]
+    text: str = ""
+    """All of it as it came, of whatever kind."""
+    retry_after: str | None = None
+    """The header of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,10 @@ class Server:
             context = ssl.create_default_context(cafile=self.ca_file or None)
             opener = build_opener(HTTPSHandler(context=context), _NoRedirects)
             with opener.open(request, timeout=self.timeout) as answer:
-                return Answer(answer.status, _object(answer.read(_LONGEST_ANSWER)))
+                return _answer(answer.status, answer.read(_LONGEST_ANSWER), answer.headers)
         except HTTPError as error:
             with error:
-                return Answer(error.code, _object(error.read(_LONGEST_ANSWER)))
+                return _answer(error.code, error.read(_LONGEST_ANSWER), error.headers)
         except (OSError, HTTPException) as error:
             raise NoAnswer(f"{self.url} does not answer: {getattr(error, 'reason', None) or error}") from error
 
@@ -72,6 +76,10 @@ class _NoRedirects(HTTPRedirectHandler):
     ) -> None:
         """Makes a redirect the error that it is here."""
         return
+
+
+def _answer(status: int, data: bytes, headers: Message) -> Answer:
+    return Answer(status, _object(data), data.decode(errors="replace"), headers.get("Retry-After"))
 
 
 def _object(data: bytes) -> Mapping[str, Any]:

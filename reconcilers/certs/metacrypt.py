@@ -3,30 +3,24 @@
 The paths and fields are those of its documentation and are all in this module.
 """
 
-import json
 import math
-import ssl
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from email.message import Message
-from http.client import HTTPException
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from api.https import Answer, NoAnswer, Server
 from reconcilers.base import Clock
 from reconcilers.certs.issuer import Chain, Issued, IssueFailed, PrivateKey, Window
 from reconcilers.certs.remote import Remote, RemoteSettings
 
-_LONGEST_ANSWER = 1 << 20
 _LONGEST_REASON = 200
 
 
@@ -49,6 +43,8 @@ class Metacrypt:
         """Reads what earlier agents left. Blocks. Raises OSError, ValueError."""
         self._settings = settings
         self._remote = Remote(settings.remote, clock)
+        remote = settings.remote
+        self._server = Server(remote.url, remote.ca_file, remote.call.total_seconds())
 
     @property
     def name(self) -> str:
@@ -83,73 +79,43 @@ class Metacrypt:
         try:
             token = Path(self._settings.token_file).read_text().strip()
             self._remote.budget.spend()
-            issued = _parsed(self._post(token, hostname, lifetime))
+            answer = self._server.ask("/v1/engine/request", token=token, body=self._request(hostname, lifetime))
+            if answer.status != HTTPStatus.OK:
+                wait = self._remote.heed(answer.retry_after)
+                raise IssueFailed(f"HTTP {answer.status}: {_reason(answer)}", retry_after=wait)
+            issued = _parsed(answer)
             self._remote.ledger.note_issued(hostname, issued.chain[0])
-        except HTTPError as error:
-            with error:
-                wait = self._remote.heed(error.headers.get("Retry-After"))
-                raise IssueFailed(f"HTTP {error.code}: {_reason(error)}", retry_after=wait) from error
-        except (OSError, HTTPException) as error:
+        except (OSError, NoAnswer) as error:
             raise IssueFailed(str(error) or type(error).__name__) from error
         return issued
 
-    def _post(self, token: str, hostname: str, lifetime: timedelta) -> bytes:
-        settings = self._settings
-        body = {
-            "mount": settings.mount,
+    def _request(self, hostname: str, lifetime: timedelta) -> dict[str, object]:
+        return {
+            "mount": self._settings.mount,
             "operation": "issue",
-            "path": settings.issuer,
+            "path": self._settings.issuer,
             "data": {
-                "issuer": settings.issuer,
+                "issuer": self._settings.issuer,
                 "common_name": hostname,
-                "profile": settings.profile,
+                "profile": self._settings.profile,
                 "dns_names": [hostname],
                 "ip_addresses": [],
                 "ttl": f"{math.ceil(lifetime.total_seconds() / 3600)}h",
             },
         }
-        request = Request(  # noqa: S310  # the settings admit https alone
-            f"{settings.remote.url.rstrip('/')}/v1/engine/request",
-            json.dumps(body).encode(),
-            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        )
-        patience = settings.remote.call.total_seconds()
-        context = ssl.create_default_context(cafile=settings.remote.ca_file or None)
-        with build_opener(HTTPSHandler(context=context), _NoRedirects).open(request, timeout=patience) as answer:
-            data: bytes = answer.read(_LONGEST_ANSWER)
-            return data
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """Our token is for one host alone."""
-
-    def redirect_request(
-        self,
-        req: Request,  # noqa: ARG002
-        fp: Any,  # noqa: ARG002
-        code: int,  # noqa: ARG002
-        msg: str,  # noqa: ARG002
-        headers: Message,  # noqa: ARG002
-        newurl: str,  # noqa: ARG002
-    ) -> None:
-        """Makes a redirect the error that it is here."""
-        return
+def _reason(answer: Answer) -> str:
+    said = str(answer.body.get("error") or answer.text)
+    return " ".join(said.split())[:_LONGEST_REASON] or "it gives no reason"
 
 
-def _reason(error: HTTPError) -> str:
-    text = error.read(_LONGEST_ANSWER).decode(errors="replace")
-    with suppress(ValueError, KeyError, TypeError):
-        text = str(json.loads(text)["error"])
-    return " ".join(text.split())[:_LONGEST_REASON] or str(error.reason)
-
-
-def _parsed(answer: bytes) -> Issued:
+def _parsed(answer: Answer) -> Issued:
     """What an answer holds. Raises IssueFailed where that is no certificate with its chain and key."""
     try:
-        document = json.loads(answer)
-        (leaf,) = x509.load_pem_x509_certificates(_pem(document, "certificate"))
-        chain = x509.load_pem_x509_certificates(_pem(document, "chain"))
-        key = serialization.load_pem_private_key(_pem(document, "key"), password=None)
+        (leaf,) = x509.load_pem_x509_certificates(_pem(answer.body, "certificate"))
+        chain = x509.load_pem_x509_certificates(_pem(answer.body, "chain"))
+        key = serialization.load_pem_private_key(_pem(answer.body, "key"), password=None)
     except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as error:
         raise IssueFailed(f"its answer holds no certificate with chain and key: {error}") from error
     return Issued(_usable(key), (leaf, *(link for link in chain if link != leaf)))
