@@ -16,18 +16,17 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from api.access import TokenName
+from api.fields import Name, Version
 from api.notation import field_path, toml_value
 from api.secrecy import mask
 from api.spec import (
     BuildSpec,
     ComponentSpec,
     HealthSpec,
-    Name,
     RouteSpec,
     ServiceSpec,
     SnapshotSpec,
     UpdateSpec,
-    Version,
 )
 
 _Location = tuple[int | str, ...]

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 
+from api.fields import Name
 from api.model import Model
-from api.spec import Name
 
 PIECE_BYTES: Final = 64 * 1024
 """Of a file's content in one message."""

@@ -5,13 +5,13 @@ from datetime import timedelta
 from pydantic import Field
 
 from api.errors import InvalidSpec
+from api.fields import PortMapping
 from api.model import Model
 from api.spec import (
     DEFAULT_ROUTE_KEY,
     ComponentSpec,
     HealthSpec,
     HostNamespace,
-    PortMapping,
     PullPolicy,
     RestartPolicy,
     RouteMode,

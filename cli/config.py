@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field
 
 from api.complaints import Tables
 from api.errors import Refused
+from api.fields import Name
 from api.manifest import InvalidManifest, read
 from api.model import Model
-from api.spec import Name
 from cli.options import Settings
 
 

@@ -7,9 +7,10 @@ from api.client import Client
 from api.control_plane import Applied
 from api.diff import diff
 from api.errors import ExitCode
+from api.fields import Name
 from api.manifest import InvalidManifest, dump, load
 from api.service import Revision
-from api.spec import Name, ServiceSpec
+from api.spec import ServiceSpec
 from cli.config import Nodes
 from cli.connect import connected, placed
 from cli.definitions import definition, write

@@ -6,9 +6,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from api.errors import InvalidSpec, Refused
+from api.fields import PortMapping
 from api.resolve import Defaults, ResolvedService, resolve
 from api.service import Service
-from api.spec import PortMapping, ServiceSpec, container_name, find_cycle
+from api.spec import ServiceSpec, container_name, find_cycle
 from reconcilers.base import FixedPort
 
 _ANYWHERE = "0.0.0.0"  # noqa: S104  # compared, not bound

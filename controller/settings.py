@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from api.complaints import Complaint, Tables, complaints
 from api.errors import Refused
+from api.fields import Name
 from api.manifest import InvalidManifest, read
 from api.model import Model
 from api.resolve import Defaults
-from api.spec import Name
 from controller.auth.settings import AuditSettings, AuthSettings, JwtSettings, MciasSettings
 from controller.logs import LogFormat
 from controller.values import HOST_PORT, AbsolutePath, MaybePath, Seconds, host_port, https, listed, or_empty

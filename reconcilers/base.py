@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Protocol, runtime_checkable
 
 from api.conditions import ConditionType, Reason, Status
+from api.fields import PortMapping
 from api.service import Certificate, Component, FieldChange, Finalizer, RouteClaim, Service
-from api.spec import PortMapping
 
 
 @dataclass(frozen=True, slots=True)

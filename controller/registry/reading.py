@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Select, Text, bindparam, or_, select, type_coerce
 from sqlalchemy.orm import Session
 
+from api.fields import PortMapping
 from api.files import ServiceFile
 from api.model import Model
 from api.service import Certificate, PortAllocation, Revision, RouteClaim, Service
-from api.spec import PortMapping
 from controller.registry.store import Transaction
 from controller.registry.tables import Base, CertificateRow, ClaimRow, FileRow, PortRow, RevisionRow, ServiceRow
 from reconcilers.base import FixedPort

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from api.diff import diff
+from api.fields import RESERVED_LABELS
 from api.notation import toml_value
 from api.service import FieldChange
-from api.spec import RESERVED_LABELS, ComponentSpec, HostNamespace, RestartPolicy, ServiceSpec
+from api.spec import ComponentSpec, HostNamespace, RestartPolicy, ServiceSpec
 from reconcilers.containers.found import (
     SECRETS_FOLDER,
     Json,

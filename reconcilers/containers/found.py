@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from signal import Signals
 from typing import Any, Final
 
-from api.spec import RESERVED_LABELS, ComponentSpec, HostNamespace, RestartPolicy
+from api.fields import RESERVED_LABELS
+from api.spec import ComponentSpec, HostNamespace, RestartPolicy
 from reconcilers.containers import model
 
 Json = Mapping[str, Any]

@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from api.fields import RESERVED_LABELS
 from api.service import ContainerState, ServedPort
 
 MANAGER: Final = "mcp-agent"
 
-_PREFIX: Final = "net.metacircular.mcp."
-MANAGED_BY: Final = f"{_PREFIX}managed-by"
-NODE: Final = f"{_PREFIX}node"
-SERVICE: Final = f"{_PREFIX}service"
-COMPONENT: Final = f"{_PREFIX}component"
-GENERATION: Final = f"{_PREFIX}generation"
-SPEC_HASH: Final = f"{_PREFIX}spec-hash"
-FIELDS: Final = f"{_PREFIX}fields"
+MANAGED_BY: Final = f"{RESERVED_LABELS}managed-by"
+NODE: Final = f"{RESERVED_LABELS}node"
+SERVICE: Final = f"{RESERVED_LABELS}service"
+COMPONENT: Final = f"{RESERVED_LABELS}component"
+GENERATION: Final = f"{RESERVED_LABELS}generation"
+SPEC_HASH: Final = f"{RESERVED_LABELS}spec-hash"
+FIELDS: Final = f"{RESERVED_LABELS}fields"
 """A short hash of each field of the request: tells what changed when the spec hash differs."""
-ROUTES: Final = f"{_PREFIX}routes"
+ROUTES: Final = f"{RESERVED_LABELS}routes"
 """The port of each route on the host, and inside where that is another: `default=10001,grpc=10007:10002`."""
-SLOT: Final = f"{_PREFIX}slot"
+SLOT: Final = f"{RESERVED_LABELS}slot"
 NEXT: Final = ".next"
 OLD: Final = ".old"
 """What follows the name of a container that takes another's place, or gave its own; see rollout.py."""
-DIGEST: Final = f"{_PREFIX}digest"
+DIGEST: Final = f"{RESERVED_LABELS}digest"
 """What the image's tag stood for when the container was made."""
 
 

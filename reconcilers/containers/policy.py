@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from api.fields import Name
 from api.model import Model
-from api.spec import Name
 
 Real = Callable[[str], str]
 """Where a path leads once all links in it are followed; empty where nobody may look."""

@@ -11,7 +11,15 @@ from pydantic_core import PydanticUndefined
 from api import locate, manifest
 from api.manifest import load
 from api.notation import toml_value
-from api.spec import BuildSpec, ComponentSpec, HealthSpec, RouteSpec, ServiceSpec, SnapshotSpec, UpdateSpec
+from api.spec import (
+    BuildSpec,
+    ComponentSpec,
+    HealthSpec,
+    RouteSpec,
+    ServiceSpec,
+    SnapshotSpec,
+    UpdateSpec,
+)
 from scripts import docs
 
 DEFINITION = Path("docs/reference/definition.md")

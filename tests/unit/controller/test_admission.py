@@ -10,9 +10,10 @@ import pytest
 from hypothesis import strategies as st
 
 from api.errors import InvalidSpec
+from api.fields import PortMapping
 from api.resolve import Defaults
 from api.service import PortAllocation
-from api.spec import PortMapping, ServiceSpec, find_cycle
+from api.spec import ServiceSpec, find_cycle
 from controller.admission import Admission, overlap
 from controller.registry import Registry
 from tests.unit.reconcilers.memory import MemoryRegistry, newborn

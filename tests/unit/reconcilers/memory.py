@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from api.fields import PortMapping
 from api.service import Certificate, Component, Finalizer, PortAllocation, RouteClaim, Service
-from api.spec import PortMapping, ServiceSpec
+from api.spec import ServiceSpec
 from reconcilers.base import Claimed, FixedPort, PortTaken
 
 T = TypeVar("T")

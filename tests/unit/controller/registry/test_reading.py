@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
+from api.fields import PortMapping
 from api.service import Finalizer
-from api.spec import PortMapping, ServiceSpec
+from api.spec import ServiceSpec
 from controller.registry import Registry, timeline
 from reconcilers.base import FixedPort
 from tests.unit.controller.registry.samples import certificate, claim, component, condition, happened, spec
