@@ -23,8 +23,8 @@ from reconcilers.containers import model
 from reconcilers.containers.adoptions import Adoptions
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.podman import EngineError
 from reconcilers.containers.takeover import Candidate, Draft, draft
+from reconcilers.containers.transport import EngineError
 from reconcilers.routes.model import NOTHING, Listing
 
 _LEAST_ID: Final = 12

@@ -20,7 +20,8 @@ from controller.registry import Registry, utc_now
 from controller.settings import Settings
 from reconcilers.base import Terminal, Transient
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineError
 from reconcilers.ports.linux import ephemeral_ports
 
 _PATIENCE: Final = 10.0

@@ -21,8 +21,9 @@ from api.resolve import Defaults, resolve
 from api.service import Service
 from reconcilers.base import Clock, PulledImage, Transient
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.references import LocalImage, is_called, repository_of
+from reconcilers.containers.transport import EngineError
 
 log = structlog.get_logger("images")
 

@@ -24,8 +24,9 @@ from reconcilers.containers.guard import Guard
 from reconcilers.containers.images import Images
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.request import ContainerRequest
+from reconcilers.containers.transport import EngineError, Failure
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ from api.resolve import ResolvedHealth
 from reconcilers.containers.commands import Commands
 from reconcilers.containers.listening import reachable_ports, reachable_ports_by_table
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineError
 
 _CONNECT: Final = 1.0
 """Seconds. The longest wait for an answer of a container that has no check."""

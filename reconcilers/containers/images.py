@@ -20,9 +20,10 @@ from reconcilers.containers.collection import CollectionSettings, Collector, Ima
 from reconcilers.containers.credentials import Credentials, CredentialsUnreadable
 from reconcilers.containers.held import HeldImages
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.pulls import PullRegistry, Pulls
 from reconcilers.containers.references import LocalImage
+from reconcilers.containers.transport import EngineError
 
 log = structlog.get_logger("images")
 

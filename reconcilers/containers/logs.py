@@ -20,7 +20,8 @@ from api.inspection import ALL_LINES, LogLine, LogQuery, LogStream
 from reconcilers.base import Transient
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineError, Failure
 
 _FRAME: Final = struct.Struct(">B3xI")
 """Before each piece: its stream, and its length."""

@@ -18,7 +18,8 @@ from api.service import ContainerState
 from reconcilers.base import Transient
 from reconcilers.containers.deaths import Deaths
 from reconcilers.containers.model import Observation
-from reconcilers.containers.podman import Engine, EngineError, EngineEvent
+from reconcilers.containers.podman import Engine, EngineEvent
+from reconcilers.containers.transport import EngineError
 
 log = structlog.get_logger("picture")
 

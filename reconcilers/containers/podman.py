@@ -1,10 +1,8 @@
-"""Podman's API, asynchronously: the only module that knows how podman speaks.
+"""What can be asked of podman, and what its answers mean.
 
-Calls go over podman-py's transport in a bounded number of worker threads; each
-has a timeout, since cancelling an await does not end the thread. The bodies
-are ours: podman-py's own models drop and rewrite fields (field-notes). The
-event stream, each running command, each pull and each log that is read have
-connections of their own, read by the event loop.
+The bodies are ours: podman-py's own models drop and rewrite fields. The event
+stream, each running command, each pull and each log that is read have
+connections of their own.
 """
 
 import asyncio
@@ -14,88 +12,37 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum, auto
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from podman.api.client import APIClient
-from podman.errors import PodmanError
-from requests import RequestException, Response
-
-from api.conditions import Reason
 from api.service import Container
-from reconcilers.base import Transient
 from reconcilers.containers import listing
 from reconcilers.containers.adoptions import Adoptions
 from reconcilers.containers.credentials import SHUT_OUT, Access
 from reconcilers.containers.model import Observation
 from reconcilers.containers.references import LocalImage
-
-# The oldest API of podman 4; later ones still serve it.
-_API: Final = "4.0.0"
+from reconcilers.containers.transport import (
+    API,
+    MOST_OUTPUT,
+    EngineError,
+    EngineSettings,
+    Failure,
+    Transport,
+    json_of,
+    object_of,
+    text_of,
+    unreachable,
+)
 
 _LIST_TIMEOUT: Final = 10.0
 """Seconds. A listing changes nothing and takes milliseconds: an engine that hangs is noticed by it."""
-
-_MOST_OUTPUT: Final = 1 << 16
-"""Bytes of a command's output that are kept."""
-
-# Podman 4 answers nearly everything with 500 and a sentence. What the sentence ends in is its own error's text.
-_KINDS: Final = (
-    ("image not known", "NO_SUCH_IMAGE"),
-    ("network not found", "NO_SUCH_NETWORK"),
-    ("no such container", "NO_SUCH_CONTAINER"),
-    ("name is already in use", "NAME_IN_USE"),
-    ("address already in use", "ADDRESS_IN_USE"),
-    ("port is already allocated", "ADDRESS_IN_USE"),
-)
 
 # By which a registry's own answer is told from the lack of one.
 _DENIALS: Final = (*SHUT_OUT, "denied: ", "manifest unknown", "name unknown", "name invalid", "not found")
 
 # What happens inside a container, or to its files, changes nothing that a listing shows.
 _SILENT: Final = frozenset({"attach", "exec", "exec_died", "export", "health_status", "mount", "sync", "unmount"})
-
-
-class Failure(Enum):
-    """What an engine that answered did not like."""
-
-    NO_SUCH_IMAGE = auto()
-    NO_SUCH_NETWORK = auto()
-    NO_SUCH_CONTAINER = auto()
-    NAME_IN_USE = auto()
-    ADDRESS_IN_USE = auto()
-    DENIED = auto()
-    """A registry answered, and does not give the image."""
-    REFUSED = auto()
-    """It said why, in its own words only."""
-    GARBLED = auto()
-    """The answer is none of podman's: whether the call did its work is not known."""
-
-
-class EngineError(Exception):
-    """The engine answered, and not with success; `message` is its own reason."""
-
-    def __init__(self, failure: Failure, message: str) -> None:
-        super().__init__(message)
-        self.failure = failure
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """How to reach the engine. Times are in seconds."""
-
-    socket: str
-    timeout: float = 30.0
-    """Of one call."""
-    pull_timeout: float = 600.0
-    """Of the engine's silence during a pull."""
-    event_timeout: float = 60.0
-    """After so long a silence the event stream is opened anew: it might be dead."""
-    workers: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +70,17 @@ class Engine:
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self.adoptions = Adoptions()
-        self._client = APIClient(
-            base_url=f"unix://{settings.socket}",
-            version=_API,
-            timeout=settings.timeout,
-            max_pool_size=settings.workers + 2,
-        )
-        self._calls = ThreadPoolExecutor(settings.workers, "podman")
+        self._podman = Transport(settings)
         self._execs = ThreadPoolExecutor(4, "podman-exec")
 
     def close(self) -> None:
         """Gives up all connections and idle threads."""
-        self._calls.shutdown(wait=False, cancel_futures=True)
         self._execs.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
+        self._podman.close()
 
     async def ping(self) -> str:
         """The engine's version, cheaply."""
-        answer = await self._call("GET", "/_ping")
+        answer = await self._podman.call("GET", "/_ping")
         return str(answer.headers.get("Libpod-API-Version", "unknown"))
 
     async def list(self, ids: Collection[str] | None = None) -> Observation:
@@ -149,11 +89,11 @@ class Engine:
         if ids is not None:
             params["filters"] = json.dumps({"id": sorted(ids)})
         limit = min(_LIST_TIMEOUT, self._settings.timeout)
-        answer = await self._call("GET", "/containers/json", params=params, limit=limit)
+        answer = await self._podman.call("GET", "/containers/json", params=params, limit=limit)
         try:
             return self.adoptions.labelled(listing.read(answer.json(), self._rootless(), datetime.now(UTC)))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _unreachable(f"the listing of containers is incomplete: {error}") from error
+            raise unreachable(f"the listing of containers is incomplete: {error}") from error
 
     def _rootless(self) -> bool:
         try:
@@ -181,31 +121,31 @@ class Engine:
 
     async def create(self, body: str) -> str:
         """Creates a container from a SpecGenerator and returns its id. Raises EngineError."""
-        answer = await self._call("POST", "/containers/create", data=body)
-        return _text_of(answer, "Id")
+        answer = await self._podman.call("POST", "/containers/create", data=body)
+        return text_of(answer, "Id")
 
     async def start(self, container_id: str) -> None:
         """Starts it, or leaves it running. Raises EngineError."""
-        await self._call("POST", f"/containers/{container_id}/start")
+        await self._podman.call("POST", f"/containers/{container_id}/start")
 
     async def work_out(self) -> None:
         """Has the engine do so much that its language's garbage collector runs soon. Raises EngineError."""
-        await self._call("GET", "/images/json", params={"all": "true"})
+        await self._podman.call("GET", "/images/json", params={"all": "true"})
 
     async def rename(self, container_id: str, name: str) -> None:
         """Gives it another name. Raises EngineError."""
-        await self._call("POST", f"/containers/{container_id}/rename", params={"name": name})
+        await self._podman.call("POST", f"/containers/{container_id}/rename", params={"name": name})
 
     async def unpause(self, container_id: str) -> None:
         """Lets it go on. Raises EngineError."""
-        await self._call("POST", f"/containers/{container_id}/unpause")
+        await self._podman.call("POST", f"/containers/{container_id}/unpause")
 
     async def mounts(self, container_id: str) -> tuple[str, ...]:
         """The host paths that a container mounts. Raises EngineError."""
-        answer = await self._call("GET", f"/containers/{container_id}/json")
+        shown = await self.inspect(container_id)
         try:
-            return tuple(mount["Source"] for mount in answer.json()["Mounts"] if mount["Type"] == "bind")
-        except (ValueError, LookupError, TypeError) as error:
+            return tuple(mount["Source"] for mount in shown["Mounts"] if mount["Type"] == "bind")
+        except (LookupError, TypeError) as error:
             raise EngineError(Failure.GARBLED, f"the answer about container {container_id} is incomplete") from error
 
     async def stop(self, container_id: str) -> None:
@@ -222,17 +162,17 @@ class Engine:
 
     async def inspect(self, container_id: str) -> dict[str, Any]:
         """All that is known of one container, as the engine says it; see `found`. Raises EngineError."""
-        return dict(_json_of(await self._call("GET", f"/containers/{container_id}/json")))
+        return object_of(await self._podman.call("GET", f"/containers/{container_id}/json"))
 
     async def inspect_image(self, image: str) -> dict[str, Any]:
         """The same of an image; empty where it is gone. Raises EngineError."""
-        answer = await self._call("GET", f"/images/{quote(image, safe='')}/json", allow=(404,))
-        return {} if answer.status_code == 404 else dict(_json_of(answer))
+        answer = await self._podman.call("GET", f"/images/{quote(image, safe='')}/json", allow=(404,))
+        return {} if answer.status_code == 404 else object_of(answer)
 
     async def last_words(self, container_id: str, lines: int = 5) -> str:
         """The last lines of its log that are not empty. Raises EngineError."""
         params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
-        answer = await self._call("GET", f"/containers/{container_id}/logs", params=params)
+        answer = await self._podman.call("GET", f"/containers/{container_id}/logs", params=params)
         said = listing.unframed(answer.content).decode(errors="replace").split("\n")
         return "\n".join(line for line in said if line.strip())
 
@@ -245,13 +185,13 @@ class Engine:
         limits = {"tail": "all" if tail is None else str(tail)}
         if since is not None:
             limits["since"] = since.isoformat()
-        path = f"/v{_API}/libpod/containers/{container_id}/logs?{urlencode(flags | limits)}"
-        async with self._connection(f"GET {path} HTTP/1.0\r\n\r\n".encode(), refusable=True) as reader:
+        path = f"/v{API}/libpod/containers/{container_id}/logs?{urlencode(flags | limits)}"
+        async with self._podman.connection(f"GET {path} HTTP/1.0\r\n\r\n".encode(), refusable=True) as reader:
             yield reader
 
     async def stats(self) -> tuple[dict[str, Any], ...]:
         """What running containers use, as libpod's ContainerStats. Raises EngineError with why it cannot be said."""
-        found = _json_of(await self._call("GET", "/containers/stats", params={"stream": "false"}))
+        found = json_of(await self._podman.call("GET", "/containers/stats", params={"stream": "false"}))
         try:
             if problem := found.get("Error"):
                 raise EngineError(Failure.REFUSED, str(problem))
@@ -261,51 +201,50 @@ class Engine:
 
     async def info(self) -> dict[str, Any]:
         """What it says of itself and its host; takes some 300 ms. Raises EngineError."""
-        return dict(_json_of(await self._call("GET", "/info")))
+        return object_of(await self._podman.call("GET", "/info"))
 
     async def create_exec(self, container_id: str, command: Sequence[str]) -> str:
         """Prepares a command in a running container and returns its id. Raises EngineError."""
         body = json.dumps({"Cmd": command, "AttachStdout": True, "AttachStderr": True})
-        answer = await self._call("POST", f"/containers/{container_id}/exec", data=body, pool=self._execs)
-        return _text_of(answer, "Id")
+        answer = await self._podman.call("POST", f"/containers/{container_id}/exec", data=body, pool=self._execs)
+        return text_of(answer, "Id")
 
     async def exec_output(self, exec_id: str) -> str:
         """Runs a prepared command, for as long as it lasts, and returns the beginning of what it printed."""
         body = '{"Detach": false}'
-        head = f"POST /v{_API}/libpod/exec/{exec_id}/start HTTP/1.0\r\nContent-Type: application/json\r\n"
+        head = f"POST /v{API}/libpod/exec/{exec_id}/start HTTP/1.0\r\nContent-Type: application/json\r\n"
         output = bytearray()
-        async with self._connection(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()) as reader:
-            while part := await reader.read(_MOST_OUTPUT):
-                output += part[: _MOST_OUTPUT - len(output)]
+        async with self._podman.connection(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()) as reader:
+            while part := await reader.read(MOST_OUTPUT):
+                output += part[: MOST_OUTPUT - len(output)]
         return listing.unframed(bytes(output)).decode(errors="replace")
 
     async def exec_state(self, exec_id: str) -> ExecState:
         """What became of a command that was run. Raises EngineError."""
-        answer = await self._call("GET", f"/exec/{exec_id}/json", pool=self._execs)
+        found = json_of(await self._podman.call("GET", f"/exec/{exec_id}/json", pool=self._execs))
         try:
-            found = answer.json()
             return ExecState(int(found["Pid"]), int(found["ExitCode"]))
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
 
     async def image(self, reference: str) -> LocalImage | None:
         """The image that the reference stands for here, or None. Raises EngineError."""
-        answer = await self._call("GET", f"/images/{quote(reference, safe='')}/json", allow=(404,))
-        return None if answer.status_code == 404 else _image(_json_of(answer))
+        answer = await self._podman.call("GET", f"/images/{quote(reference, safe='')}/json", allow=(404,))
+        return None if answer.status_code == 404 else _image(json_of(answer))
 
     async def images(self) -> tuple[LocalImage, ...]:
         """All images that the engine holds. Raises EngineError."""
-        found = _json_of(await self._call("GET", "/images/json"))
+        found = json_of(await self._podman.call("GET", "/images/json"))
         return tuple(_image(entry) for entry in found)
 
     async def untag(self, image_id: str, name: str) -> None:
         """Takes one of its names away. Raises EngineError."""
         repository, _, tag = name.rpartition(":")
-        await self._call("POST", f"/images/{image_id}/untag", params={"repo": repository, "tag": tag})
+        await self._podman.call("POST", f"/images/{image_id}/untag", params={"repo": repository, "tag": tag})
 
     async def remove_image(self, image_id: str) -> None:
         """Removes an image that nothing uses and that has one name at most. Raises EngineError."""
-        await self._call("DELETE", f"/images/{image_id}", params={"force": "false"})
+        await self._podman.call("DELETE", f"/images/{image_id}", params={"force": "false"})
 
     async def pull(
         self, reference: str, access: Access, said: Callable[[str], None] = lambda _: None, *, anew: bool = False
@@ -318,9 +257,9 @@ class Engine:
         """
         how = {"policy": "always" if anew else "missing", "tlsVerify": str(access.tls_verify).lower()}
         query = urlencode({"reference": reference, **how})
-        lines = [f"POST /v{_API}/libpod/images/pull?{query} HTTP/1.0"]
+        lines = [f"POST /v{API}/libpod/images/pull?{query} HTTP/1.0"]
         lines += [f"{name}: {value}" for name, value in {"Content-Length": "0", **access.headers()}.items()]
-        async with self._connection("\r\n".join([*lines, "", ""]).encode()) as reader:
+        async with self._podman.connection("\r\n".join([*lines, "", ""]).encode()) as reader:
             while True:
                 try:
                     async with asyncio.timeout(self._settings.pull_timeout):
@@ -342,11 +281,11 @@ class Engine:
             "dns_enabled": True,
             "labels": labels,
         }
-        await self._call("POST", "/networks/create", data=json.dumps(network), allow=(409,))
+        await self._podman.call("POST", "/networks/create", data=json.dumps(network), allow=(409,))
 
     async def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network, or None where it does not exist. Raises EngineError."""
-        answer = await self._call("GET", f"/networks/{quote(name, safe='')}/json", allow=(404,))
+        answer = await self._podman.call("GET", f"/networks/{quote(name, safe='')}/json", allow=(404,))
         if answer.status_code == 404:
             return None
         try:
@@ -357,7 +296,7 @@ class Engine:
     async def remove_unused_network(self, name: str) -> bool:
         """Removes the network unless a container is on it; whether it did. Raises EngineError."""
         try:
-            await self._call("DELETE", f"/networks/{quote(name, safe='')}", allow=(404,))
+            await self._podman.call("DELETE", f"/networks/{quote(name, safe='')}", allow=(404,))
         except EngineError as error:
             if "being used" in error.message:
                 return False
@@ -374,30 +313,9 @@ class Engine:
         # HTTP/1.0 has no chunks: the answer's body is the lines themselves, until somebody hangs up.
         since = datetime.now(UTC).timestamp() - 1
         query = f"stream=true&since={since:.0f}&filters={quote(json.dumps({'type': ['container', 'image']}))}"
-        request = f"GET /v{_API}/libpod/events?{query} HTTP/1.0\r\n\r\n"
-        async with self._connection(request.encode()) as reader:
+        request = f"GET /v{API}/libpod/events?{query} HTTP/1.0\r\n\r\n"
+        async with self._podman.connection(request.encode()) as reader:
             yield self._events_in(reader)
-
-    @asynccontextmanager
-    async def _connection(self, request: bytes, *, refusable: bool = False) -> AsyncIterator[asyncio.StreamReader]:
-        writer = None
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                reader, writer = await asyncio.open_unix_connection(self._settings.socket, limit=1 << 20)
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                if refusable and b" 200 " not in head.partition(b"\r\n")[0]:
-                    raise _refusal_in(await reader.read(_MOST_OUTPUT))
-            if b" 200 " not in head.partition(b"\r\n")[0]:
-                raise _unreachable("it refuses to tell what happens")
-            yield reader
-        except TimeoutError as error:
-            raise _unreachable("it says nothing") from error
-        except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-            raise _unreachable(str(error) or type(error).__name__) from error
-        finally:
-            if writer is not None:
-                writer.transport.abort()
 
     async def _events_in(self, reader: asyncio.StreamReader) -> AsyncIterator[EngineEvent]:
         while True:
@@ -407,89 +325,28 @@ class Engine:
             except TimeoutError:
                 return
             except (OSError, ValueError) as error:
-                raise _unreachable(f"its events broke off: {error}") from error
+                raise unreachable(f"its events broke off: {error}") from error
             try:
                 entry = json.loads(line)
                 event = EngineEvent(entry["Actor"]["ID"], entry["Action"], entry.get("Type") == "image")
             except (ValueError, KeyError, TypeError) as error:
-                raise _unreachable("its events ended" if not line else "an event is incomplete") from error
+                raise unreachable("its events ended" if not line else "an event is incomplete") from error
             if event.action not in _SILENT:
                 yield event
 
     async def _ending(self, method: str, container_id: str, path: str = "", **params: str) -> None:
         """A call in which the container has its own time to end; only the patience with the engine depends on it."""
-        answer = await self._call("GET", f"/containers/{container_id}/json")
+        shown = await self.inspect(container_id)
         try:
-            grace = int(answer.json()["Config"]["StopTimeout"])
+            grace = int(shown["Config"]["StopTimeout"])
         except (ValueError, LookupError, TypeError) as error:
             raise EngineError(Failure.GARBLED, f"the answer about container {container_id} is incomplete") from error
         limit = self._settings.timeout + grace
-        await self._call(method, f"/containers/{container_id}{path}", params=params, limit=limit)
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: dict[str, str] | None = None,
-        data: str | None = None,
-        limit: float | None = None,
-        allow: tuple[int, ...] = (),
-        pool: ThreadPoolExecutor | None = None,
-    ) -> Response:
-        send: Callable[..., Response] = getattr(self._client, method.lower())
-        call = partial(send, path, params=params, timeout=limit or self._settings.timeout)
-        if data is not None:
-            call = partial(call, data=data, headers={"Content-Type": "application/json"})
-        try:
-            answer = await asyncio.get_running_loop().run_in_executor(pool or self._calls, call)
-        except (PodmanError, RequestException) as error:
-            raise _unreachable(_root_cause(error)) from error
-        # 304: it is so already.
-        if answer.status_code >= 400 and answer.status_code not in allow:
-            raise _refusal(answer)
-        return answer
-
-
-def _unreachable(why: str) -> Transient:
-    return Transient(Reason.ENGINE_UNREACHABLE, f"podman cannot be asked: {why}")
-
-
-def _root_cause(error: BaseException) -> str:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return str(error) or type(error).__name__
-
-
-def _refusal(answer: Response) -> EngineError:
-    return _refusal_in(answer.content, f"podman answered {answer.status_code} without a reason")
-
-
-def _refusal_in(body: bytes, otherwise: str = "podman refuses without a reason") -> EngineError:
-    try:
-        message = str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return EngineError(Failure.GARBLED, otherwise)
-    kind = next((kind for text, kind in _KINDS if message.endswith(text)), "REFUSED")
-    return EngineError(Failure[kind], message)
+        await self._podman.call(method, f"/containers/{container_id}{path}", params=params, limit=limit)
 
 
 def _pull_failure(problem: str) -> Failure:
     return Failure.DENIED if any(words in problem for words in _DENIALS) else Failure.REFUSED
-
-
-def _text_of(answer: Response, key: str) -> str:
-    try:
-        return str(answer.json()[key])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
-
-
-def _json_of(answer: Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise EngineError(Failure.GARBLED, "podman's answer is incomplete") from error
 
 
 def _image(entry: dict[str, Any]) -> LocalImage:

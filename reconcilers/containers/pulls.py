@@ -19,8 +19,9 @@ from api.errors import RegistryUnavailable
 from reconcilers.base import Clock, PulledImage, Terminal, Transient
 from reconcilers.containers.credentials import Credentials, CredentialsUnreadable
 from reconcilers.containers.held import HeldImages
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.references import registry_of
+from reconcilers.containers.transport import EngineError, Failure
 
 log = structlog.get_logger("images")
 

@@ -32,11 +32,12 @@ from reconcilers.containers.images import Images, ImageSettings
 from reconcilers.containers.model import Observation
 from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import plan, plan_deletion
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.probe import Prober
 from reconcilers.containers.record import ContainerRegistry, Recorder, observed
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.containers.sight import Sight
+from reconcilers.containers.transport import EngineError
 from reconcilers.containers.waiting import Waiting
 from reconcilers.containers.world import World
 from reconcilers.definition import resolved

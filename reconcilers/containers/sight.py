@@ -13,10 +13,11 @@ from reconcilers.containers.images import Images
 from reconcilers.containers.model import Observation
 from reconcilers.containers.order import unready
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.probe import NOTHING, Expectation, Prober
 from reconcilers.containers.record import ContainerRegistry
 from reconcilers.containers.request import is_outdated
+from reconcilers.containers.transport import EngineError
 from reconcilers.containers.world import World
 from reconcilers.definition import resolved
 

@@ -17,7 +17,8 @@ from api.inspection import ContainerUsage, NodeUsage
 from reconcilers.base import Transient
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineError
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ from reconcilers.containers.guard import Guard
 from reconcilers.containers.health import Checks
 from reconcilers.containers.images import ImageSettings
 from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.policy import Ground, Policy, Private
 from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.transport import EngineSettings
 from stack import images
 from stack.podman import PodmanHost
 from stack.web import free_port

@@ -15,7 +15,8 @@ from api.spec import ServiceSpec
 from controller.inspection import LocalInspection
 from controller.settings import Settings
 from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine, EngineSettings
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineSettings
 from stack import images
 from stack.podman import PodmanHost
 from tests.system.containers.node import Node, kill, running_node, web

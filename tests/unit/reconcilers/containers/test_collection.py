@@ -18,8 +18,9 @@ from reconcilers.base import PulledImage, Transient
 from reconcilers.containers.collection import CollectionSettings, Collector, Look, collectable
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.references import LocalImage
+from reconcilers.containers.transport import EngineError, Failure
 from tests.unit.reconcilers.containers.worlds import NOW, container, requests, shop, web
 
 WEEK = CollectionSettings(keep_last=0)

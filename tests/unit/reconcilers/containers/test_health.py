@@ -17,7 +17,8 @@ from reconcilers.certs.ca import EmbeddedCa, private_pem
 from reconcilers.containers.commands import Commands, Ended
 from reconcilers.containers.health import Checks, Unwell, listens_already
 from reconcilers.containers.model import ROUTES, ContainerObservation
-from reconcilers.containers.podman import EngineError, ExecState, Failure
+from reconcilers.containers.podman import ExecState
+from reconcilers.containers.transport import EngineError, Failure
 from stack.web import free_port
 from tests.unit.reconcilers.containers.test_probe import health, running
 from tests.unit.reconcilers.containers.worlds import spec, web

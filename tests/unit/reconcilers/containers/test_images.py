@@ -14,8 +14,9 @@ from reconcilers.base import PulledImage, Terminal, Transient
 from reconcilers.containers.credentials import Access
 from reconcilers.containers.images import Images, ImageSettings
 from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.references import LocalImage
+from reconcilers.containers.transport import EngineError, Failure
 from tests.unit.reconcilers.containers.worlds import NOW
 
 REFUSED = EngineError(Failure.REFUSED, "refused")

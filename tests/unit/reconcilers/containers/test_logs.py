@@ -7,7 +7,7 @@ import pytest
 
 from api.inspection import LogLine, LogStream
 from reconcilers.containers.logs import Again, Frames, Place, in_order, merged
-from reconcilers.containers.podman import EngineError
+from reconcilers.containers.transport import EngineError
 
 AT = datetime(2026, 11, 25, 9, 36, tzinfo=UTC)
 

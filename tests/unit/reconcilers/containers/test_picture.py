@@ -15,7 +15,8 @@ from api.service import ContainerState
 from reconcilers.base import Transient
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
+from reconcilers.containers.transport import EngineError, Failure
 from tests.unit.reconcilers.containers.conftest import Starter
 from tests.unit.reconcilers.containers.engine import GONE, MemoryEngine
 from tests.unit.reconcilers.containers.worlds import NODE, container, requests, shop, stranger

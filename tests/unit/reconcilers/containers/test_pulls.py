@@ -14,9 +14,10 @@ from api.errors import RegistryUnavailable
 from reconcilers.base import PulledImage, Terminal, Transient
 from reconcilers.containers.credentials import Access, Credentials, Login
 from reconcilers.containers.held import HeldImages
-from reconcilers.containers.podman import Engine, EngineError, Failure
+from reconcilers.containers.podman import Engine
 from reconcilers.containers.pulls import Pulls
 from reconcilers.containers.references import LocalImage
+from reconcilers.containers.transport import EngineError, Failure
 from tests.unit.reconcilers.containers.worlds import NOW
 
 REFUSED = EngineError(Failure.REFUSED, "refused")
