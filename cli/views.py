@@ -63,7 +63,7 @@ def registry_table(services: Iterable[Service], now: datetime) -> Table:
         (
             service.name,
             service.node,
-            "deleting" if service.deleting else "running" if service.spec.active else "stopped",
+            _wish(service),
             str(service.generation),
             str(len(service.spec.components)),
             "yes" if is_ready(service) else "no",
@@ -73,6 +73,12 @@ def registry_table(services: Iterable[Service], now: datetime) -> Table:
         for service in services
     )
     return Table(("SERVICE", "NODE", "DESIRED", "GEN", "COMPONENTS", "READY", "CHANGED", "BY"), rows)
+
+
+def _wish(service: Service) -> str:
+    """What its registry wants of a service, and that it is left alone, where somebody said so."""
+    wish = "deleting" if service.deleting else "running" if service.spec.active else "stopped"
+    return f"{wish}, suspended" if service.suspended is not None else wish
 
 
 def routes_table(routes: Iterable[Route]) -> Table:

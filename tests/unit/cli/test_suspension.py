@@ -17,6 +17,7 @@ async def test_what_is_suspended_is_seen_everywhere(mcp: Mcp) -> None:
     ran = await mcp("suspend", "hello", "--reason", "the disk")
     assert (ran.status, ran.stderr) == (0, "")
     assert ran.lines[0] == "hello is suspended; mcp resume hello ends that"
+    assert "running, suspended" in (await mcp("list")).stdout
     assert re.search(r"Suspended: by \S+: the disk$", (await mcp("status")).lines[1])
     mcp.plane.turn("hello", ConditionType.READY, Status.FALSE, Reason.UNHEALTHY, "500")
     assert re.search(r"Suspended: by \S+: the disk; Unhealthy: 500$", (await mcp("status")).lines[1])
