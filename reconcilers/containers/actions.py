@@ -13,6 +13,10 @@ from reconcilers.containers.request import ContainerRequest
 class ContainerAction(Action):
     """Something done to one container of one component."""
 
+    order: ClassVar[str]
+    """The verb in the imperative."""
+    ends_update: ClassVar[bool] = False
+    """Whether it only follows from an update of ours: then nothing had moved away from what was wanted."""
     component: str
     name: str
     """The container's name."""
@@ -23,17 +27,27 @@ class ContainerAction(Action):
         """The container's name."""
         return self.name
 
+    @property
+    def follows(self) -> bool:
+        """Whether it ends an update."""
+        return self.ends_update
+
+    def describe(self) -> str:
+        """What is done to which container, and why where there is a cause."""
+        return _because(f"{self.order} {self.name}", self.cause)
+
 
 @dataclass(frozen=True, slots=True)
 class Create(ContainerAction):
     """Makes the container, and what it needs, and starts it."""
 
     verb: ClassVar[str] = "created"
+    order: ClassVar[str] = "create"
     request: ContainerRequest
 
     def describe(self) -> str:
         """Names the image, and why where there is more to say than that it is new."""
-        return _because(f"create {self.name} from {self.request.image}", self.cause)
+        return _because(f"{self.order} {self.name} from {self.request.image}", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class Replace(ContainerAction):
     """Ends the old container, once the new image is present, and makes the new one under its name."""
 
     verb: ClassVar[str] = "replaced"
+    order: ClassVar[str] = "replace"
     request: ContainerRequest
     container_id: str
     """The old container."""
@@ -49,24 +64,17 @@ class Replace(ContainerAction):
     aside: str = ""
     """The name under which the old one is kept until the new one is ready; empty: it is removed at once."""
 
-    def describe(self) -> str:
-        """Says what changed."""
-        return _because(f"replace {self.name}", self.cause)
-
 
 @dataclass(frozen=True, slots=True)
 class Start(ContainerAction):
     """Starts a container that exists."""
 
     verb: ClassVar[str] = "started"
+    order: ClassVar[str] = "start"
     container_id: str
     ports: tuple[ServedPort, ...]
     restarts: int
     """How many starts after an end this one makes it."""
-
-    def describe(self) -> str:
-        """Says why it does not run."""
-        return _because(f"start {self.name}", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +82,7 @@ class Restart(Start):
     """Stops a container that runs and is not well, and starts it again."""
 
     verb: ClassVar[str] = "restarted"
-
-    def describe(self) -> str:
-        """Says what is wrong with it."""
-        return _because(f"restart {self.name}", self.cause)
+    order: ClassVar[str] = "restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +90,9 @@ class Unpause(ContainerAction):
     """Lets a paused container go on."""
 
     verb: ClassVar[str] = "unpaused"
+    order: ClassVar[str] = "unpause"
     container_id: str
     ports: tuple[ServedPort, ...]
-
-    def describe(self) -> str:
-        """Says what is the case."""
-        return _because(f"unpause {self.name}", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +100,15 @@ class Drain(ContainerAction):
     """Begins to watch the open connections of a container that shall end once it has none."""
 
     verb: ClassVar[str] = "draining"
+    order: ClassVar[str] = "drain"
+    ends_update: ClassVar[bool] = True
     container_id: str
     patience: timedelta
     """The longest wait."""
 
-    @property
-    def follows(self) -> bool:
-        """It ends nothing by itself."""
-        return True
-
     def describe(self) -> str:
         """Says for how long."""
-        return _because(f"drain {self.name} for up to {self.patience.total_seconds():g} s", self.cause)
+        return _because(f"{self.order} {self.name} for up to {self.patience.total_seconds():g} s", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +116,8 @@ class Stop(ContainerAction):
     """Stops a container and keeps it."""
 
     verb: ClassVar[str] = "stopped"
+    order: ClassVar[str] = "stop"
     container_id: str
-
-    def describe(self) -> str:
-        """Says who wants it."""
-        return _because(f"stop {self.name}", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +125,7 @@ class Remove(ContainerAction):
     """Removes a container, and the network and the empty folder that were made for it where nobody needs them."""
 
     verb: ClassVar[str] = "removed"
+    order: ClassVar[str] = "remove"
     container_id: str
     networks: tuple[str, ...]
     folder: str = ""
@@ -140,26 +137,15 @@ class Remove(ContainerAction):
         """Whether an update is over with it."""
         return self.outlived
 
-    def describe(self) -> str:
-        """Says why it is not wanted."""
-        return _because(f"remove {self.name}", self.cause)
-
 
 @dataclass(frozen=True, slots=True)
 class Promote(ContainerAction):
-    """Gives a container the name of its component."""
+    """Gives a container, which serves already, the name of its component."""
 
     verb: ClassVar[str] = "replaced"
+    order: ClassVar[str] = "replace"
+    ends_update: ClassVar[bool] = True
     container_id: str
-
-    @property
-    def follows(self) -> bool:
-        """It serves already."""
-        return True
-
-    def describe(self) -> str:
-        """Says what changed."""
-        return _because(f"replace {self.name}", self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +153,8 @@ class GiveUp(ContainerAction):
     """Notes that a new container failed, and removes it: what it was to replace goes on, or comes back."""
 
     verb: ClassVar[str] = "gave up"
+    order: ClassVar[str] = "give up"
+    ends_update: ClassVar[bool] = True
     container_id: str
     """Empty where it could not even be created."""
     networks: tuple[str, ...]
@@ -174,14 +162,9 @@ class GiveUp(ContainerAction):
     request: str
     """What is not tried again; see Component.failed_request."""
 
-    @property
-    def follows(self) -> bool:
-        """Nothing moved away from what was wanted: it never was there."""
-        return True
-
     def describe(self) -> str:
-        """Says why it failed."""
-        return _because(f"give up {self.name}", self.cause.removeprefix(f"{self.name} "))
+        """Says why it failed, and its name once."""
+        return _because(f"{self.order} {self.name}", self.cause.removeprefix(f"{self.name} "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +172,10 @@ class Restore(ContainerAction):
     """Has the container before the one that failed come back under its name, and starts it."""
 
     verb: ClassVar[str] = "restored"
+    order: ClassVar[str] = "restore"
+    ends_update: ClassVar[bool] = True
     container_id: str
     ports: tuple[ServedPort, ...]
-
-    @property
-    def follows(self) -> bool:
-        """It ends an update that failed."""
-        return True
-
-    def describe(self) -> str:
-        """Says what happened."""
-        return _because(f"restore {self.name}", self.cause)
 
 
 def _because(what: str, cause: str) -> str:
