@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
         """The command of that name, from the module of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cli.{cmd_name}").cli
+        command: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").cli
         for one in (command, *getattr(command, "commands", {}).values()):
             for parameter in one.params:
                 if parameter.name in ("service", "services") and isinstance(parameter, click.Argument):

@@ -20,11 +20,11 @@ from api.spec import RouteMode, RouteSpec, container_name
 from controller.registry import Adoption, Registry
 from reconcilers.base import PortTaken, Terminal, Transient
 from reconcilers.containers import model
-from reconcilers.containers.adoptions import Adoptions
+from reconcilers.containers.engine.adoptions import Adoptions
+from reconcilers.containers.engine.transport import EngineError
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.takeover import Candidate, Draft, draft
-from reconcilers.containers.transport import EngineError
 from reconcilers.routes.model import NOTHING, Listing
 
 _LEAST_ID: Final = 12
@@ -32,7 +32,7 @@ _LEAST_ID: Final = 12
 
 
 class Engine(Protocol):
-    """What is asked of the engine; see reconcilers.containers.podman."""
+    """What is asked of the engine; see reconcilers.containers.engine.podman."""
 
     adoptions: Adoptions
 
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
 
 class Picture(Protocol):
-    """What runs on the node; see reconcilers.containers.picture."""
+    """What runs on the node; see reconcilers.containers.watching.picture."""
 
     async def refresh(self, *ids: str) -> Observation:
         """As it is after another look."""

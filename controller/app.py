@@ -41,16 +41,16 @@ from reconcilers.base import Reconciler
 from reconcilers.certs.ca import CaUnusable, EmbeddedCa
 from reconcilers.certs.issuer import Issuer
 from reconcilers.certs.reconciler import Certs, CertSettings
-from reconcilers.containers.collection import CollectionSettings
-from reconcilers.containers.credentials import Credentials, Login
 from reconcilers.containers.guard import Guard
-from reconcilers.containers.health import Checks
-from reconcilers.containers.images import ImageSettings
-from reconcilers.containers.picture import Picture, PictureSettings
+from reconcilers.containers.images.collection import CollectionSettings
+from reconcilers.containers.images.credentials import Credentials, Login
+from reconcilers.containers.images.presence import ImageSettings
 from reconcilers.containers.policy import Ground, Private
-from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.watching.health import Checks
+from reconcilers.containers.watching.picture import Picture, PictureSettings
+from reconcilers.containers.watching.probe import Prober, ProbeSettings
 from reconcilers.files.model import Site
 from reconcilers.files.reconciler import Files
 from reconcilers.ports.reconciler import Ports, PortSettings

@@ -19,9 +19,9 @@ from controller import checks
 from controller.registry import Registry, utc_now
 from controller.settings import Settings
 from reconcilers.base import Terminal, Transient
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
+from reconcilers.containers.watching.picture import Picture
 from reconcilers.ports.linux import ephemeral_ports
 
 _PATIENCE: Final = 10.0

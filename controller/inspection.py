@@ -14,10 +14,10 @@ from controller.export import export
 from controller.registry import Registry
 from controller.settings import Settings
 from reconcilers.base import Transient
-from reconcilers.containers.logs import Logs
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.usage import Meter
+from reconcilers.containers.engine.logs import Logs
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.usage import Meter
+from reconcilers.containers.watching.picture import Picture
 
 
 class LocalInspection:

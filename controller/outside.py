@@ -9,8 +9,8 @@ from functools import partial
 
 from controller.inspect import Look, look_at
 from controller.settings import Settings
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineSettings
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineSettings
 from reconcilers.routes.mcproxy import McProxy
 
 

@@ -17,13 +17,13 @@ from api.errors import RegistryUnavailable
 from api.service import Service, UndefinedService
 from reconcilers.base import Transient
 from reconcilers.containers.model import Observation
-from reconcilers.containers.picture import Listener
+from reconcilers.containers.watching.picture import Listener
 
 log = structlog.get_logger("undefined")
 
 
 class Picture(Protocol):
-    """What runs on the node; see reconcilers.containers.picture."""
+    """What runs on the node; see reconcilers.containers.watching.picture."""
 
     def current(self) -> Observation:
         """As it is known now. Raises Transient."""

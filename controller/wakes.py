@@ -31,7 +31,7 @@ WAKES: Final[Mapping[ChangeKind, tuple[str, ...]]] = {
 
 
 class Waiters(Protocol):
-    """Who waits for something that another service does; see reconcilers.containers.waiting."""
+    """Who waits for something that another service does; see reconcilers.containers.watching.waiting."""
 
     def waiting_for(self, service: str) -> Collection[str]:
         """Who waits for that service to exist, to run, and to be ready."""

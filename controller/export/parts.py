@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 
 from api.resolve import UNNETWORKED, ResolvedComponent, ResolvedService
 from api.service import Service
-from reconcilers.containers.request import missing_ports, request_for
+from reconcilers.containers.engine.request import missing_ports, request_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from api.service import ServedPort
 from reconcilers.base import Action
-from reconcilers.containers.request import ContainerRequest
+from reconcilers.containers.engine.request import ContainerRequest
 
 
 @dataclass(frozen=True, slots=True)

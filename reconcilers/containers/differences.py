@@ -14,7 +14,7 @@ from api.fields import RESERVED_LABELS
 from api.notation import toml_value
 from api.service import FieldChange
 from api.spec import ComponentSpec, HostNamespace, RestartPolicy, ServiceSpec
-from reconcilers.containers.found import (
+from reconcilers.containers.engine.found import (
     SECRETS_FOLDER,
     Json,
     capabilities,
@@ -25,7 +25,7 @@ from reconcilers.containers.found import (
     tmpfs_text,
     volume_text,
 )
-from reconcilers.containers.request import ContainerRequest
+from reconcilers.containers.engine.request import ContainerRequest
 
 _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
     "cap_add": ("cap_add",),

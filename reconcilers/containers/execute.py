@@ -18,15 +18,15 @@ from api.service import Service
 from reconcilers.base import Registry, Terminal, Transient
 from reconcilers.containers import model
 from reconcilers.containers.actions import Create, Drain, GiveUp, Promote, Remove, Replace, Restart, Restore, Start
-from reconcilers.containers.deaths import end_left_behind
-from reconcilers.containers.drain import Drains
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.request import ContainerRequest
+from reconcilers.containers.engine.transport import EngineError, Failure
 from reconcilers.containers.guard import Guard
-from reconcilers.containers.images import Images
+from reconcilers.containers.images.presence import Images
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.request import ContainerRequest
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.watching.deaths import end_left_behind
+from reconcilers.containers.watching.drain import Drains
+from reconcilers.containers.watching.picture import Picture
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import Final
 from api.conditions import Reason, Status
 from reconcilers.base import Outcome, Plan, Terminal
 from reconcilers.containers.actions import Create, Replace
+from reconcilers.containers.engine.request import ContainerRequest
 from reconcilers.containers.policy import Ground, Policy, mounts, violations
-from reconcilers.containers.request import ContainerRequest
 
 _LOOKED_AT_AGAIN: Final = timedelta(minutes=1)
 """A person may have moved a link meanwhile, of which nobody tells."""

@@ -25,20 +25,20 @@ from reconcilers.containers.actions import (
     Stop,
     Unpause,
 )
-from reconcilers.containers.drain import Drains
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
 from reconcilers.containers.execute import Executor
 from reconcilers.containers.guard import Guard
-from reconcilers.containers.images import Images, ImageSettings
+from reconcilers.containers.images.presence import Images, ImageSettings
 from reconcilers.containers.model import Observation
-from reconcilers.containers.picture import Picture
 from reconcilers.containers.plan import plan, plan_deletion
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.probe import Prober
-from reconcilers.containers.record import ContainerRegistry, Recorder, observed
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.containers.sight import Sight
-from reconcilers.containers.transport import EngineError
-from reconcilers.containers.waiting import Waiting
+from reconcilers.containers.watching.drain import Drains
+from reconcilers.containers.watching.picture import Picture
+from reconcilers.containers.watching.probe import Prober
+from reconcilers.containers.watching.record import ContainerRegistry, Recorder, observed
+from reconcilers.containers.watching.waiting import Waiting
 from reconcilers.containers.world import World
 from reconcilers.definition import resolved
 

@@ -20,10 +20,10 @@ from api.service import ContainerState, Service
 from reconcilers.base import Action, Outcome
 from reconcilers.containers import model
 from reconcilers.containers.actions import Create, Drain, GiveUp, Promote, Remove, Replace, Restore
+from reconcilers.containers.engine.request import RESTART, ContainerRequest, missing_ports, request_for
 from reconcilers.containers.lifecycle import completed, kept, not_ready, overdue, start, unpause
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.order import awaited
-from reconcilers.containers.request import RESTART, ContainerRequest, missing_ports, request_for
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.containers.world import Step, World, acts, waits
 

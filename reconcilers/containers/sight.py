@@ -8,16 +8,16 @@ from api.resolve import Defaults, ResolvedService
 from api.service import ContainerState, Service
 from api.spec import PullPolicy
 from reconcilers.base import Clock, Terminal, Transient
-from reconcilers.containers.drain import Drains, is_busy
-from reconcilers.containers.images import Images
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.request import is_outdated
+from reconcilers.containers.engine.transport import EngineError
+from reconcilers.containers.images.presence import Images
 from reconcilers.containers.model import Observation
 from reconcilers.containers.order import unready
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.probe import NOTHING, Expectation, Prober
-from reconcilers.containers.record import ContainerRegistry
-from reconcilers.containers.request import is_outdated
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.watching.drain import Drains, is_busy
+from reconcilers.containers.watching.picture import Picture
+from reconcilers.containers.watching.probe import NOTHING, Expectation, Prober
+from reconcilers.containers.watching.record import ContainerRegistry
 from reconcilers.containers.world import World
 from reconcilers.definition import resolved
 

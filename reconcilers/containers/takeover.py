@@ -30,10 +30,10 @@ from api.spec import (
 )
 from api.units import duration
 from reconcilers.containers import model
-from reconcilers.containers.found import Json, found, port_text
+from reconcilers.containers.engine.found import Json, found, port_text
+from reconcilers.containers.engine.request import ContainerRequest, missing_ports, request_for
+from reconcilers.containers.images.references import is_called, repository_of
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.references import is_called, repository_of
-from reconcilers.containers.request import ContainerRequest, missing_ports, request_for
 
 _ORDERED: Final = {
     "cap_add": "cap_add",

@@ -21,16 +21,16 @@ from controller.metrics import Metrics
 from controller.queue import Backoff, WorkQueue
 from controller.registry import ChangeKind, Registry, utc_now
 from reconcilers.containers import model
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineSettings
 from reconcilers.containers.guard import Guard
-from reconcilers.containers.health import Checks
-from reconcilers.containers.images import ImageSettings
-from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine
+from reconcilers.containers.images.presence import ImageSettings
 from reconcilers.containers.policy import Ground, Policy, Private
-from reconcilers.containers.probe import Prober, ProbeSettings
 from reconcilers.containers.reconciler import Containers
 from reconcilers.containers.restarts import RestartBackoff
-from reconcilers.containers.transport import EngineSettings
+from reconcilers.containers.watching.health import Checks
+from reconcilers.containers.watching.picture import Picture, PictureSettings
+from reconcilers.containers.watching.probe import Prober, ProbeSettings
 from stack import images
 from stack.podman import PodmanHost
 from stack.web import free_port

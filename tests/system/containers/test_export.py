@@ -12,8 +12,8 @@ from api.resolve import resolve
 from api.service import Service
 from api.spec import ServiceSpec
 from controller.export import export
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineSettings
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineSettings
 from stack import images
 from stack.web import wait_for
 from tests import quadlet

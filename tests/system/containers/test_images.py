@@ -18,9 +18,9 @@ import pytest
 
 from api.conditions import ConditionType, Reason
 from api.service import Service
-from reconcilers.containers.collection import CollectionSettings
-from reconcilers.containers.credentials import Credentials, Login
-from reconcilers.containers.images import ImageSettings
+from reconcilers.containers.images.collection import CollectionSettings
+from reconcilers.containers.images.credentials import Credentials, Login
+from reconcilers.containers.images.presence import ImageSettings
 from stack import images
 from stack.host import Host
 from stack.podman import PodmanHost

@@ -14,9 +14,9 @@ from api.service import NodeStatus
 from api.spec import ServiceSpec
 from controller.inspection import LocalInspection
 from controller.settings import Settings
-from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineSettings
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineSettings
+from reconcilers.containers.watching.picture import Picture, PictureSettings
 from stack import images
 from stack.podman import PodmanHost
 from tests.system.containers.node import Node, kill, running_node, web

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from reconcilers.containers.adoptions import Adoptions
+from reconcilers.containers.engine.adoptions import Adoptions
+from reconcilers.containers.engine.transport import EngineError, Failure
 from reconcilers.containers.guard import Guard
 from reconcilers.containers.model import ContainerObservation, Observation
 from reconcilers.containers.policy import Ground, Policy
-from reconcilers.containers.transport import EngineError, Failure
 from reconcilers.routes.model import Listing, ProxyRoute
 
 ADMITS = Guard(Policy(), Ground("/srv"))

@@ -14,8 +14,8 @@ from api.spec import RouteMode, ServiceSpec
 from controller.adoption import Adopter, Wish
 from controller.registry import Registry, utc_now
 from reconcilers.containers import model
+from reconcilers.containers.engine.request import request_for
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.request import request_for
 from reconcilers.containers.takeover import Draft
 from reconcilers.routes.model import ProxyRoute
 from tests.unit.controller.adopting import ADMITS, Running

@@ -18,7 +18,7 @@ from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.wakes import ALL, Wakes
 from reconcilers.base import Action
-from reconcilers.containers.waiting import Waiting
+from reconcilers.containers.watching.waiting import Waiting
 from tests.unit.controller.recording import RecordingPorts
 from tests.unit.controller.registry.samples import spec
 

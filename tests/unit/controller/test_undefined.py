@@ -11,7 +11,7 @@ from controller.registry import Registry
 from controller.undefined import Undefined
 from reconcilers.base import Transient
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.picture import Listener
+from reconcilers.containers.watching.picture import Listener
 from tests.unit.controller.registry.samples import spec
 from tests.unit.reconcilers.containers.worlds import NODE, container, requests, shop, stranger
 

@@ -13,7 +13,7 @@ from controller.queue import WorkQueue
 from controller.registry import ChangeKind, Registry, RegistryChange
 from controller.registry.subscription import Hub
 from controller.wakes import ALL, WAKES, Wakes
-from reconcilers.containers.waiting import Waiting
+from reconcilers.containers.watching.waiting import Waiting
 from tests.unit.controller.registry.samples import certificate, claim, condition, spec
 
 

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 
 from api.conditions import Reason
 from reconcilers.base import Transient
+from reconcilers.containers.engine.podman import EngineEvent
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.podman import EngineEvent
 
 GONE = Transient(Reason.ENGINE_UNREACHABLE, "podman cannot be asked: no such file or directory")
 
 
 class MemoryEngine:
-    """What the picture asks of reconcilers.containers.podman.Engine."""
+    """What the picture asks of reconcilers.containers.engine.podman.Engine."""
 
     def __init__(self, *containers: ContainerObservation) -> None:
         self.containers = {container.id: container for container in containers}

@@ -2,7 +2,7 @@
 
 from api.service import ContainerState
 from reconcilers.containers import model
-from reconcilers.containers.adoptions import Adoptions
+from reconcilers.containers.engine.adoptions import Adoptions
 from reconcilers.containers.model import ContainerObservation, Observation
 
 OURS = {model.MANAGED_BY: model.MANAGER, model.NODE: "rift", model.SERVICE: "web", model.COMPONENT: "web"}

@@ -15,12 +15,12 @@ from api.errors import RegistryUnavailable
 from api.resolve import Defaults
 from api.service import Service
 from reconcilers.base import PulledImage, Transient
-from reconcilers.containers.collection import CollectionSettings, Collector, Look, collectable
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
+from reconcilers.containers.images.collection import CollectionSettings, Collector, Look, collectable
+from reconcilers.containers.images.references import LocalImage
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.watching.picture import Picture
 from tests.unit.reconcilers.containers.worlds import NOW, container, requests, shop, web
 
 WEEK = CollectionSettings(keep_last=0)

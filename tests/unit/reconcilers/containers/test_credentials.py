@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconcilers.containers.credentials import Access, Credentials, CredentialsUnreadable, Login
+from reconcilers.containers.images.credentials import Access, Credentials, CredentialsUnreadable, Login
 
 
 def sent(access: Access) -> object:

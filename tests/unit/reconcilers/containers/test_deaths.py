@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from reconcilers.containers.deaths import Deaths, end_left_behind, end_session
+from reconcilers.containers.watching.deaths import Deaths, end_left_behind, end_session
 from tests.unit.reconcilers.containers.conftest import Starter
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.service import FieldChange
 from reconcilers.containers.differences import asked, differences, state
-from reconcilers.containers.request import ContainerRequest
+from reconcilers.containers.engine.request import ContainerRequest
 from tests.unit.reconcilers.containers.test_found import IMAGE, inspected
 from tests.unit.reconcilers.containers.worlds import requests, shop, task, web
 

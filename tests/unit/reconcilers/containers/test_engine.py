@@ -11,10 +11,10 @@ import pytest
 
 from api.conditions import Reason
 from reconcilers.base import Transient
-from reconcilers.containers.credentials import Access
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import EngineError, EngineSettings, Failure
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, EngineSettings, Failure
+from reconcilers.containers.images.credentials import Access
+from reconcilers.containers.images.references import LocalImage
 from tests.unit.reconcilers.containers.test_listing import entry
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"

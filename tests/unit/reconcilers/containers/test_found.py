@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.spec import ComponentSpec, HostNamespace, RestartPolicy
-from reconcilers.containers.found import capabilities, found, signal_text, size_text
+from reconcilers.containers.engine.found import capabilities, found, signal_text, size_text
 
 IMAGE: dict[str, Any] = {
     "User": "",

@@ -7,9 +7,9 @@ import pytest
 from api.conditions import Reason, Status
 from reconcilers.base import CONVERGED, Plan, Terminal
 from reconcilers.containers.actions import Create, Stop
+from reconcilers.containers.engine.request import ContainerRequest
 from reconcilers.containers.guard import Guard, real_path
 from reconcilers.containers.policy import Ground, Policy
-from reconcilers.containers.request import ContainerRequest
 from tests.unit.reconcilers.containers.worlds import requests, shop, task, web
 
 GUARD = Guard(Policy(), Ground("/srv"))

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from api.resolve import Defaults, ResolvedHealth, resolve
 from controller.registry import utc_now
 from reconcilers.certs.ca import EmbeddedCa, private_pem
-from reconcilers.containers.commands import Commands, Ended
-from reconcilers.containers.health import Checks, Unwell, listens_already
+from reconcilers.containers.engine.podman import ExecState
+from reconcilers.containers.engine.transport import EngineError, Failure
 from reconcilers.containers.model import ROUTES, ContainerObservation
-from reconcilers.containers.podman import ExecState
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.watching.commands import Commands, Ended
+from reconcilers.containers.watching.health import Checks, Unwell, listens_already
 from stack.web import free_port
 from tests.unit.reconcilers.containers.test_probe import health, running
 from tests.unit.reconcilers.containers.worlds import spec, web

@@ -11,12 +11,12 @@ from api.conditions import Reason
 from api.resolve import Defaults
 from api.spec import PullPolicy
 from reconcilers.base import PulledImage, Terminal, Transient
-from reconcilers.containers.credentials import Access
-from reconcilers.containers.images import Images, ImageSettings
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
+from reconcilers.containers.images.credentials import Access
+from reconcilers.containers.images.presence import Images, ImageSettings
+from reconcilers.containers.images.references import LocalImage
+from reconcilers.containers.watching.picture import Picture
 from tests.unit.reconcilers.containers.worlds import NOW
 
 REFUSED = EngineError(Failure.REFUSED, "refused")

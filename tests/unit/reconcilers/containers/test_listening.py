@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from reconcilers.containers.listening import reachable_ports, reachable_ports_by_table
+from reconcilers.containers.watching.listening import reachable_ports, reachable_ports_by_table
 
 REACHABLE = ["0.0.0.0", "::"]
 LOOPBACK = ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"]

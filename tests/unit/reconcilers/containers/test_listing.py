@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.service import ContainerState
-from reconcilers.containers import listing
+from reconcilers.containers.engine import listing
 from reconcilers.containers.model import ContainerObservation
 
 ENDED = datetime(2026, 11, 25, 10, 11, 41, tzinfo=UTC)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.inspection import LogLine, LogStream
-from reconcilers.containers.logs import Again, Frames, Place, in_order, merged
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.engine.logs import Again, Frames, Place, in_order, merged
+from reconcilers.containers.engine.transport import EngineError
 
 AT = datetime(2026, 11, 25, 9, 36, tzinfo=UTC)
 

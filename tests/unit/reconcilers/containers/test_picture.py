@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from api.conditions import Reason
 from api.service import ContainerState
 from reconcilers.base import Transient
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.picture import Picture, PictureSettings
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.watching.picture import Picture, PictureSettings
 from tests.unit.reconcilers.containers.conftest import Starter
 from tests.unit.reconcilers.containers.engine import GONE, MemoryEngine
 from tests.unit.reconcilers.containers.worlds import NODE, container, requests, shop, stranger

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from api.resolve import Defaults, resolve
+from reconcilers.containers.engine.request import request_for
 from reconcilers.containers.policy import Ground, Policy, Private, Real, mounts, violations
-from reconcilers.containers.request import request_for
 from tests.unit.reconcilers.containers.worlds import NODE, shop, task
 
 GROUND = Ground(

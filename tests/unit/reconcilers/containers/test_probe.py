@@ -14,10 +14,10 @@ from api.conditions import Reason
 from api.resolve import ResolvedHealth
 from api.service import Component, ContainerState
 from reconcilers.base import Transient
-from reconcilers.containers.health import Unwell
 from reconcilers.containers.model import COMPONENT as COMPONENT_LABEL
 from reconcilers.containers.model import MANAGED_BY, MANAGER, NODE, ROUTES, SERVICE, ContainerObservation, Observation
-from reconcilers.containers.probe import Expectation, Prober, ProbeSettings
+from reconcilers.containers.watching.health import Unwell
+from reconcilers.containers.watching.probe import Expectation, Prober, ProbeSettings
 from tests.unit.reconcilers.containers.conftest import Starter
 
 pytestmark = pytest.mark.looptime

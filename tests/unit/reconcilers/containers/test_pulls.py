@@ -12,12 +12,12 @@ import pytest
 from api.conditions import Reason
 from api.errors import RegistryUnavailable
 from reconcilers.base import PulledImage, Terminal, Transient
-from reconcilers.containers.credentials import Access, Credentials, Login
-from reconcilers.containers.held import HeldImages
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.pulls import Pulls
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
+from reconcilers.containers.images.credentials import Access, Credentials, Login
+from reconcilers.containers.images.held import HeldImages
+from reconcilers.containers.images.pulls import Pulls
+from reconcilers.containers.images.references import LocalImage
 from tests.unit.reconcilers.containers.worlds import NOW
 
 REFUSED = EngineError(Failure.REFUSED, "refused")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconcilers.containers.references import LocalImage, is_called, registry_of, repository_of
+from reconcilers.containers.images.references import LocalImage, is_called, registry_of, repository_of
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from api.resolve import resolve
 from api.service import Component, PortAllocation, ServedPort, Service
 from api.spec import ComponentSpec
 from reconcilers.containers import model
-from reconcilers.containers.request import ContainerRequest, missing_ports, request_for
+from reconcilers.containers.engine.request import ContainerRequest, missing_ports, request_for
 from tests.unit.api import definitions
 from tests.unit.reconcilers.containers.worlds import DEFAULTS, NODE, container, requests, shop, task, web
 

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from api.service import ContainerState
+from reconcilers.containers.engine.usage import Sample, usage
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.usage import Sample, usage
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 

@@ -22,10 +22,10 @@ from reconcilers.containers.actions import (
     Stop,
     Unpause,
 )
+from reconcilers.containers.engine.request import ContainerRequest, request_for
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.record import observed
-from reconcilers.containers.request import ContainerRequest, request_for
 from reconcilers.containers.restarts import RestartBackoff
+from reconcilers.containers.watching.record import observed
 from reconcilers.containers.world import World
 from tests.unit.reconcilers.memory import newborn
 

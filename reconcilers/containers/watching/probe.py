@@ -20,16 +20,16 @@ import structlog
 from api.resolve import ResolvedHealth
 from api.service import Component
 from reconcilers.base import Transient
-from reconcilers.containers.deaths import belongs
-from reconcilers.containers.health import Unwell, listens_already
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.watch import Watch
+from reconcilers.containers.watching.deaths import belongs
+from reconcilers.containers.watching.health import Unwell, listens_already
+from reconcilers.containers.watching.watch import Watch
 
 log = structlog.get_logger("probe")
 
 
 class Asking(Protocol):
-    """How a container is asked; see reconcilers.containers.health.Checks."""
+    """How a container is asked; see reconcilers.containers.watching.health.Checks."""
 
     async def ask(self, container: ContainerObservation, health: ResolvedHealth) -> None:
         """Returns where it is well. Raises Unwell, and Transient where nobody can say."""

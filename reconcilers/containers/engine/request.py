@@ -17,7 +17,7 @@ from api.service import Service
 from api.spec import PullPolicy
 from api.units import size
 from reconcilers.containers import model, peers
-from reconcilers.containers.limits import limits
+from reconcilers.containers.engine.limits import limits
 from reconcilers.containers.model import ContainerObservation
 
 _SECRETS: Final = "/run/secrets"

@@ -16,14 +16,14 @@ from api.conditions import Reason
 from api.resolve import Defaults
 from api.spec import PullPolicy
 from reconcilers.base import Clock, Terminal, Transient
-from reconcilers.containers.collection import CollectionSettings, Collector, ImageRegistry
-from reconcilers.containers.credentials import Credentials, CredentialsUnreadable
-from reconcilers.containers.held import HeldImages
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.pulls import PullRegistry, Pulls
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
+from reconcilers.containers.images.collection import CollectionSettings, Collector, ImageRegistry
+from reconcilers.containers.images.credentials import Credentials, CredentialsUnreadable
+from reconcilers.containers.images.held import HeldImages
+from reconcilers.containers.images.pulls import PullRegistry, Pulls
+from reconcilers.containers.images.references import LocalImage
+from reconcilers.containers.watching.picture import Picture
 
 log = structlog.get_logger("images")
 

@@ -16,10 +16,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from api.conditions import Reason
 from api.service import ContainerState
 from reconcilers.base import Transient
-from reconcilers.containers.deaths import Deaths
+from reconcilers.containers.engine.podman import Engine, EngineEvent
+from reconcilers.containers.engine.transport import EngineError
 from reconcilers.containers.model import Observation
-from reconcilers.containers.podman import Engine, EngineEvent
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.watching.deaths import Deaths
 
 log = structlog.get_logger("picture")
 

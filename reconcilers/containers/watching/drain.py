@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Final
 
 from reconcilers.base import Clock
-from reconcilers.containers.listening import open_connections
 from reconcilers.containers.model import ContainerObservation, Observation
+from reconcilers.containers.watching.listening import open_connections
 
 _FIRST: Final = 0.02
 _MOST: Final = 0.5

@@ -12,8 +12,8 @@ from typing import Final
 
 from api.conditions import Reason
 from reconcilers.base import Transient
-from reconcilers.containers.deaths import end_session
-from reconcilers.containers.podman import Engine
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.watching.deaths import end_session
 
 _LONGEST_LINE: Final = 200
 _NOT_STARTED: Final = (126, 127)

@@ -1,8 +1,8 @@
 """Remembers what references stand for on the node, so that a container costs no question about its image."""
 
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import LocalImage
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.images.references import LocalImage
+from reconcilers.containers.watching.picture import Picture
 
 
 class HeldImages:

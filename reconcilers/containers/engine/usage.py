@@ -15,10 +15,10 @@ from api.conditions import Reason
 from api.errors import Unreachable
 from api.inspection import ContainerUsage, NodeUsage
 from reconcilers.base import Transient
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.watching.picture import Picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from reconcilers.containers.references import registry_of, repository_of
+from reconcilers.containers.images.references import registry_of, repository_of
 
 SHUT_OUT: Final = ("unauthorized", "authentication required", "invalid username/password", "access to the resource")
 """What podman says where a registry wants to know who asks, or does not like who does."""

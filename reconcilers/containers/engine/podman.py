@@ -17,12 +17,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from api.service import Container
-from reconcilers.containers import listing
-from reconcilers.containers.adoptions import Adoptions
-from reconcilers.containers.credentials import SHUT_OUT, Access
-from reconcilers.containers.model import Observation
-from reconcilers.containers.references import LocalImage
-from reconcilers.containers.transport import (
+from reconcilers.containers.engine import listing
+from reconcilers.containers.engine.adoptions import Adoptions
+from reconcilers.containers.engine.transport import (
     API,
     MOST_OUTPUT,
     EngineError,
@@ -34,6 +31,9 @@ from reconcilers.containers.transport import (
     text_of,
     unreachable,
 )
+from reconcilers.containers.images.credentials import SHUT_OUT, Access
+from reconcilers.containers.images.references import LocalImage
+from reconcilers.containers.model import Observation
 
 _LIST_TIMEOUT: Final = 10.0
 """Seconds. A listing changes nothing and takes milliseconds: an engine that hangs is noticed by it."""

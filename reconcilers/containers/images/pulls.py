@@ -17,11 +17,11 @@ import structlog
 from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
 from reconcilers.base import Clock, PulledImage, Terminal, Transient
-from reconcilers.containers.credentials import Credentials, CredentialsUnreadable
-from reconcilers.containers.held import HeldImages
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import registry_of
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
+from reconcilers.containers.images.credentials import Credentials, CredentialsUnreadable
+from reconcilers.containers.images.held import HeldImages
+from reconcilers.containers.images.references import registry_of
 
 log = structlog.get_logger("images")
 

@@ -20,10 +20,10 @@ from api.errors import InvalidSpec, RegistryUnavailable
 from api.resolve import Defaults, resolve
 from api.service import Service
 from reconcilers.base import Clock, PulledImage, Transient
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.references import LocalImage, is_called, repository_of
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
+from reconcilers.containers.images.references import LocalImage, is_called, repository_of
+from reconcilers.containers.watching.picture import Picture
 
 log = structlog.get_logger("images")
 

@@ -18,10 +18,10 @@ from typing import Final
 from api.errors import Refused
 from api.inspection import ALL_LINES, LogLine, LogQuery, LogStream
 from reconcilers.base import Transient
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError, Failure
 from reconcilers.containers.model import ContainerObservation, Observation
-from reconcilers.containers.picture import Picture
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineError, Failure
+from reconcilers.containers.watching.picture import Picture
 
 _FRAME: Final = struct.Struct(">B3xI")
 """Before each piece: its stream, and its length."""

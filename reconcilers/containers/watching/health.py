@@ -19,11 +19,11 @@ from typing import Final
 import h11
 
 from api.resolve import ResolvedHealth
-from reconcilers.containers.commands import Commands
-from reconcilers.containers.listening import reachable_ports, reachable_ports_by_table
+from reconcilers.containers.engine.podman import Engine
+from reconcilers.containers.engine.transport import EngineError
 from reconcilers.containers.model import ContainerObservation
-from reconcilers.containers.podman import Engine
-from reconcilers.containers.transport import EngineError
+from reconcilers.containers.watching.commands import Commands
+from reconcilers.containers.watching.listening import reachable_ports, reachable_ports_by_table
 
 _CONNECT: Final = 1.0
 """Seconds. The longest wait for an answer of a container that has no check."""

@@ -20,7 +20,7 @@ from api.spec import container_name
 from reconcilers.base import Registry, Transient
 from reconcilers.containers import model
 from reconcilers.containers.actions import GiveUp, Start
-from reconcilers.containers.images import ImagesRegistry
+from reconcilers.containers.images.presence import ImagesRegistry
 from reconcilers.containers.model import ContainerObservation
 from reconcilers.containers.restarts import RestartBackoff
 from reconcilers.containers.world import World

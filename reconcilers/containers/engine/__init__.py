@@ -1,0 +1,1 @@
+"""How podman is asked, and what it is told and says."""

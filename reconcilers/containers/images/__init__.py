@@ -1,0 +1,1 @@
+"""Images: brought, held, and removed again."""
