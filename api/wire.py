@@ -20,7 +20,7 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 Setter = Callable[[Message, str, Any], None]
-Getter = Callable[[Message, str], Any]
+Getter = Callable[[Any], Any]
 
 _TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 _STRING_LIST = spec_pb2.StringList.DESCRIPTOR.full_name
@@ -28,7 +28,7 @@ _STRING_LIST = spec_pb2.StringList.DESCRIPTOR.full_name
 
 def to_wire(model: BaseModel, message: AnyMessage) -> AnyMessage:
     """Fills `message` from `model` and returns it; what is None stays unset."""
-    for name, set_field, _ in _accessors(message.DESCRIPTOR):
+    for name, set_field in _setters(message.DESCRIPTOR):
         value = getattr(model, name)
         if value is not None:
             set_field(message, name, value)
@@ -41,47 +41,57 @@ def from_wire(message: Message, model: type[AnyModel]) -> AnyModel:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    fields = {}
-    for name, _, get_field in _accessors(message.DESCRIPTOR):
-        value = get_field(message, name)
-        if value is not None:
-            fields[name] = value
+    """What the message says; of a thousand services most fields are unset, and cost nothing here."""
+    absent, getters = _getters(message.DESCRIPTOR)
+    fields = dict(absent)
+    for field, value in message.ListFields():
+        get = getters[field.name]
+        fields[field.name] = value if get is None else get(value)
     return fields
 
 
 @cache
-def _accessors(descriptor: Descriptor) -> tuple[tuple[str, Setter, Getter], ...]:
-    return tuple((field.name, *_accessor(field)) for field in descriptor.fields)
+def _setters(descriptor: Descriptor) -> tuple[tuple[str, Setter], ...]:
+    return tuple((field.name, _setter(field)) for field in descriptor.fields)
 
 
-def _accessor(field: FieldDescriptor) -> tuple[Setter, Getter]:
+def _setter(field: FieldDescriptor) -> Setter:
     if field.message_type is None:
-        return _scalar_accessor(field)
-    if field.message_type.GetOptions().map_entry:
-        return _set_map, lambda message, name: dict(getattr(message, name))
+        return _set_list if field.is_repeated else _set_scalar
+    if _is_map(field):
+        return _set_map
     if field.is_repeated:
-        return _set_messages, lambda message, name: [_fields(item) for item in getattr(message, name)]
-    return _message_accessor(field.message_type)
+        return _set_messages
+    return {_TIMESTAMP: _set_timestamp, _STRING_LIST: _set_string_list}.get(field.message_type.full_name, _set_message)
 
 
-def _scalar_accessor(field: FieldDescriptor) -> tuple[Setter, Getter]:
+@cache
+def _getters(descriptor: Descriptor) -> tuple[Mapping[str, Any], Mapping[str, Getter | None]]:
+    """What fields mean that are not set, unless that is None, and how those are read that are."""
+    absent = {
+        field.name: () if field.is_repeated else field.default_value
+        for field in descriptor.fields
+        if not field.has_presence and not _is_map(field)
+    }
+    return absent, {field.name: _getter(field) for field in descriptor.fields}
+
+
+def _getter(field: FieldDescriptor) -> Getter | None:
+    if _is_map(field):
+        return dict
+    if field.message_type is None:
+        return list if field.is_repeated else None
     if field.is_repeated:
-        return _set_list, lambda message, name: list(getattr(message, name))
-    if field.has_presence:
-        return _set_scalar, _get_if_set(lambda value: value)
-    return _set_scalar, getattr
+        return lambda items: [_fields(item) for item in items]
+    if field.message_type.full_name == _TIMESTAMP:
+        return lambda value: value.ToDatetime(tzinfo=UTC)
+    if field.message_type.full_name == _STRING_LIST:
+        return lambda value: list(value.values)
+    return _fields
 
 
-def _message_accessor(kind: Descriptor) -> tuple[Setter, Getter]:
-    if kind.full_name == _TIMESTAMP:
-        return _set_timestamp, _get_if_set(lambda value: value.ToDatetime(tzinfo=UTC))
-    if kind.full_name == _STRING_LIST:
-        return _set_string_list, _get_if_set(lambda value: list(value.values))
-    return _set_message, _get_if_set(_fields)
-
-
-def _get_if_set(convert: Callable[[Any], Any]) -> Getter:
-    return lambda message, name: convert(getattr(message, name)) if message.HasField(name) else None
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def _set_scalar(message: Message, name: str, value: Any) -> None:

@@ -107,11 +107,11 @@ class Registry:
 
     async def service(self, name: str) -> Service | None:
         """The service, or None."""
-        return await self._store.recall(name, lambda transaction: reading.one(transaction, self._node, name))
+        return await self._store.recall(name, self._one)
 
     async def services(self) -> tuple[Service, ...]:
         """All services of the node, by name."""
-        return await self._read(reading.every, self._node)
+        return await self._store.recall_every(self._one, lambda transaction: reading.every(transaction, self._node))
 
     async def revisions(self, name: str) -> tuple[Revision, ...]:
         """The last 50 definitions of a service, oldest first."""
@@ -227,6 +227,9 @@ class Registry:
     async def forget_images(self, image_ids: Collection[str]) -> None:
         """Drops the records of images that are gone."""
         await self._observe(self._images.forget, image_ids)
+
+    def _one(self, transaction: Transaction, name: str) -> Service | None:
+        return reading.one(transaction, self._node, name)
 
     async def _read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._store.run(lambda transaction: work(transaction, *args, **kwargs), Mode.READ)

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.05
+_WORTH_ONE_BY_ONE: Final = 8
+"""Where more than one service in so many changed, reading all at once is less work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Transaction:
 
 
 Work = Callable[[Transaction], T]
+ReadOne = Callable[[Transaction, str], Service | None]
 
 
 class _NotCommitted(Exception):
@@ -59,6 +62,8 @@ class Store:
         self._loop = asyncio.get_running_loop()
         # Used in the worker's thread only, as the database is.
         self._known: dict[str, Service] = {}
+        self._unread: set[str] | None = None
+        """What changed since all services were read; None where they never were."""
         self.hub = Hub()
 
     @classmethod
@@ -86,14 +91,18 @@ class Store:
         """
         return await self._in_turn(self._transact, work, mode)
 
-    async def recall(self, service: str, work: Work[Service | None]) -> Service | None:
-        """What `work` reads of that service, from memory where nothing of it changed since it was read last.
+    async def recall(self, service: str, one: ReadOne) -> Service | None:
+        """What `one` reads of that service, from memory where nothing of it changed since it was read last.
 
         It is as if it had been read: nobody else writes a database that this
         process has locked, all that this process changes passes by here, and
         the order is the same. A database that others may write is read each time.
         """
-        return await self._in_turn(self._recall, service, work)
+        return await self._in_turn(self._recall, service, one)
+
+    async def recall_every(self, one: ReadOne, every: Work[tuple[Service, ...]]) -> tuple[Service, ...]:
+        """All services by name, likewise: only those are read that changed."""
+        return await self._in_turn(self._recall_every, one, every)
 
     async def check(self) -> str:
         """What the database is called, where it is whole. Raises RegistryUnavailable."""
@@ -122,13 +131,25 @@ class Store:
         if self._lock is not None:
             self._lock.release()
 
-    def _recall(self, service: str, work: Work[Service | None]) -> Service | None:
+    def _recall(self, service: str, one: ReadOne) -> Service | None:
         if service in self._known:
             return self._known[service]
-        found = self._transact(work, Mode.READ)
+        found = self._transact(lambda transaction: one(transaction, service), Mode.READ)
         if found is not None and self._lock is not None:
             self._known[service] = found
         return found
+
+    def _recall_every(self, one: ReadOne, every: Work[tuple[Service, ...]]) -> tuple[Service, ...]:
+        if self._unread is None or len(self._unread) > len(self._known) // _WORTH_ONE_BY_ONE:
+            found = self._transact(every, Mode.READ)
+            if self._lock is not None:
+                self._known = {service.name: service for service in found}
+                self._unread = set()
+            return found
+        for name in self._unread:
+            self._recall(name, one)
+        self._unread.clear()
+        return tuple(self._known[name] for name in sorted(self._known))
 
     def _transact(self, work: Work[T], mode: Mode) -> T:
         attempts = Retrying(
@@ -175,6 +196,8 @@ class Store:
     def _publish(self, changes: list[RegistryChange]) -> None:
         for change in changes:
             self._known.pop(change.service, None)
+            if self._unread is not None:
+                self._unread.add(change.service)
         # Queued before the caller's own wake-up: who sees a method return has its changes in the subscription.
         self._loop.call_soon_threadsafe(self.hub.publish, changes)
 
