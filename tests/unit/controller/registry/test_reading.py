@@ -60,6 +60,28 @@ async def test_the_number_of_queries_does_not_grow_with_the_services(registry):
     assert counts == [6, 6, 6]
 
 
+async def test_of_many_services_only_those_are_read_again_that_changed(sqlite):
+    registry = await Registry.open(sqlite, "rift")
+    names = [f"s{number:02}" for number in range(20)]
+    for name in names:
+        await registry.apply(spec(name), actor="ann")
+    await registry.services()
+    with counted() as statements:
+        assert [service.name for service in await registry.services()] == names
+    assert statements == []
+    await registry.report("s03", condition())
+    await registry.apply(spec("new"), actor="ann")
+    await registry.apply(spec("s19"), actor="ann")
+    for finalizer in (await registry.request_deletion("s07", actor="ann")).finalizers:
+        await registry.remove_finalizer("s07", finalizer)
+    remembered = await registry.services()
+    assert [service.name for service in remembered] == sorted({*names, "new"} - {"s07"})
+    await registry.close()
+    registry = await Registry.open(sqlite, "rift")
+    assert await registry.services() == remembered
+    await registry.close()
+
+
 async def test_a_port_tells_who_names_it_and_who_has_it(registry):
     parts = [
         {"name": "web", "image": "x:1", "ports": ["8080:80", "127.0.0.1:8081:81/udp"], "env": ['A="ports":["8082"]']},
