@@ -55,12 +55,14 @@ def check_config(config: Path) -> None:
     """
     import asyncio
 
-    from controller.auth.door import check
+    from controller import certificate
+    from controller.auth import door
     from controller.outside import unreachable
     from controller.settings import load
 
     settings = load(config, os.environ)
-    check(settings)
+    door.check(settings)
+    certificate.check(settings)
     for warning in asyncio.run(unreachable(settings)):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{config}: ok (node {settings.node})")

@@ -17,7 +17,7 @@ from controller import listen
 from controller.adoption import Adopter
 from controller.agent import Agent, Loops, Task
 from controller.auth.door import open_door
-from controller.certificate import make_tls
+from controller.certificate import make_tls, open_certificate
 from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
 from controller.files import LocalFiles
@@ -102,7 +102,8 @@ async def _serve(settings: Settings) -> None:
         )
         files = LocalFiles(settings.node, registry, _site(settings), settings.files)
         door = await open_door(settings, registry)
-        tls = await asyncio.to_thread(make_tls, settings, ca)
+        certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
+        tls = await asyncio.to_thread(make_tls, settings, certificate)
         bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
         inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status)
         api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
@@ -213,7 +214,7 @@ def _guard(settings: Settings) -> Guard:
 
 def _private(settings: Settings) -> tuple[Private, ...]:
     registries = settings.registries.values()
-    secrets = [settings.acme.eab_hmac_file, settings.metacrypt.token_file]
+    secrets = [settings.api.key_file, settings.acme.eab_hmac_file, settings.metacrypt.token_file]
     secrets += [path for one in registries for path in (one.password_file, one.token_file)]
     private = [
         Private(settings.podman.socket, "podman's socket"),

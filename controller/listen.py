@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,20 @@ _SERVICES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Where to serve TLS, and with which pair, both in PEM, the chain leaf first."""
+class Pair:
+    """A certificate and its key, both in PEM, the chain leaf first."""
 
-    listen: str
     chain: bytes
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Where to serve TLS, and with what."""
+
+    listen: str
+    pair: Callable[[], Pair]
+    """Asked with each handshake, in a thread of gRPC's; it must not wait."""
     client_ca: bytes | None = None
     """PEM of a CA: callers must show a certificate of its."""
 
@@ -134,7 +142,20 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
 
 
 def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
-    credentials = grpc.ssl_server_credentials([(tls.key, tls.chain)], tls.client_ca, tls.client_ca is not None)
+    handed = tls.pair()
+
+    def configuration(pair: Pair) -> Any:
+        return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], tls.client_ca)
+
+    def changed() -> Any:
+        nonlocal handed
+        pair = tls.pair()
+        if pair is handed:
+            return None
+        handed = pair
+        return configuration(pair)
+
+    credentials = grpc.dynamic_ssl_server_credentials(configuration(handed), changed, tls.client_ca is not None)
     try:
         server.add_secure_port(tls.listen, credentials)
     except RuntimeError as error:

@@ -47,6 +47,10 @@ class ApiSettings(Model):
         default=(),
         description="Names and addresses in the agent's certificate, beside localhost, the host's and `listen`'s.",
     )
+    cert_file: MaybePath = Field(
+        default="", description="PEM of a certificate and its chain to serve instead; read again when it changes."
+    )
+    key_file: MaybePath = Field(default="", description="Its key, PEM: an ECDSA one, with which TLS 1.2 is refused.")
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Of one message to the agent.")
     max_streams: int = Field(default=256, ge=1, description="Calls at once over one connection; more have to wait.")
     max_calls_per_caller: int = Field(default=256, ge=1, description="Calls at once of one caller; more are refused.")

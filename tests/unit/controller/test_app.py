@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from api.access import AuditQuery, Role, TokenRequest
 from api.client import Client
@@ -23,6 +24,7 @@ from api.control_plane import Watched
 from api.errors import Unauthenticated
 from api.service import Service
 from stack.web import free_port, is_ok, wait_for
+from tests.unit.controller.pairs import Files
 from tests.unit.controller.registry.samples import spec
 
 PROGRAM = Path(sys.executable).parent / "mcp-agent"
@@ -181,23 +183,30 @@ async def test_the_first_token_is_made_whether_the_agent_runs_or_not(program: Pr
     assert "mcp_" not in said
 
 
-def test_no_handshake_of_an_older_tls_succeeds(program: Program) -> None:
-    port = free_port()
-    program.start(MCP_API_LISTEN=f"127.0.0.1:{port}")
-    context = ssl.create_default_context(cafile=f"{program.folder}/state/ca/ca.pem")
+def test_no_handshake_of_an_older_tls_succeeds_whatever_certificate_it_comes_to(program: Program) -> None:
+    port, files = free_port(), Files(program.folder / "theirs")
+    numbers = [files.write()]
+    program.start(
+        MCP_API_LISTEN=f"127.0.0.1:{port}", MCP_API_CERT_FILE=str(files.cert), MCP_API_KEY_FILE=str(files.key)
+    )
+    context = ssl.create_default_context(cafile=files.ca)
     context.set_alpn_protocols(["h2"])
 
-    def version() -> str | None:
+    def shown() -> tuple[str | None, int]:
         with (
             socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
             context.wrap_socket(raw, server_hostname="localhost") as tls,
         ):
-            return tls.version()
+            leaf = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+            return tls.version(), leaf.serial_number
 
-    assert version() == "TLSv1.3"
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises(OSError, match=r"EOF|reset|alert"):
-        version()
+    for _ in range(2):
+        context.maximum_version = ssl.TLSVersion.TLSv1_3
+        assert shown() == ("TLSv1.3", numbers[-1])
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(OSError, match=r"EOF|reset|alert"):
+            shown()
+        numbers.append(files.write())
 
 
 @pytest.mark.parametrize(
@@ -208,6 +217,9 @@ def test_no_handshake_of_an_older_tls_succeeds(program: Program) -> None:
         ({"MCP_JWT_ISSUER": "i", "MCP_JWT_AUDIENCE": "a"}, "[jwt] needs one of jwks_url and key_file"),
         ({"MCP_JWT_ISSUER": "i", "MCP_JWT_AUDIENCE": "a", "MCP_JWT_KEY_FILE": "/k"}, "[jwt] needs roles"),
         ({"MCP_AUTH_CERTIFICATES": "laptop:admin"}, "auth.client_ca_file is missing"),
+        ({"MCP_API_CERT_FILE": "/c"}, "[api] has one of cert_file and key_file"),
+        ({"MCP_API_CERT_FILE": "/no", "MCP_API_KEY_FILE": "/k"}, "api.cert_file, api.key_file: /no: No such file"),
+        ({"MCP_AUTH_CLIENT_CA_FILE": "/no"}, "auth.client_ca_file: /no holds no certificate"),
     ],
 )
 def test_settings_that_make_no_door_are_refused(program: Program, variables: dict[str, str], sentence: str) -> None:

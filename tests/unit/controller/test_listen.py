@@ -110,7 +110,8 @@ async def tls(tmp_path: Path) -> listen.Tls:
     key = ec.generate_private_key(ec.SECP256R1())
     chain = ca.sign("localhost", key, timedelta(days=1))
     pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
-    return listen.Tls(f"127.0.0.1:{free_port()}", pem, private_pem(key))
+    pair = listen.Pair(pem, private_pem(key))
+    return listen.Tls(f"127.0.0.1:{free_port()}", lambda: pair)
 
 
 async def test_tls_on_loopback_is_trusted_by_the_agents_ca(

@@ -21,6 +21,8 @@ OTHER = {
     "MCP_API_NAMES": "rift.example, 192.0.2.7",
     "MCP_API_MAX_MESSAGE_BYTES": "2048",
     "MCP_AUTH_TOKENS": "false",
+    "MCP_API_CERT_FILE": "/elsewhere.pem",
+    "MCP_API_KEY_FILE": "/elsewhere.key",
     "MCP_AUTH_CLIENT_CA_FILE": "/etc/clients.pem",
     "MCP_AUTH_CERTIFICATES": "laptop:operator",
     "MCP_MCIAS_URL": "https://mcias.example:8443",

@@ -18,9 +18,10 @@ from api.access import AuditQuery, AuditRecord, Role, TokenRequest
 from api.client import Client
 from controller import listen
 from controller.auth.door import Door, open_door
-from controller.certificate import make_tls
+from controller.certificate import make_tls, open_certificate
 from controller.registry import Registry, utc_now
 from controller.settings import Settings
+from reconcilers.base import Clock
 from reconcilers.certs.ca import EmbeddedCa, private_pem
 from stack.web import free_port
 from tests.unit.api.test_server import RecordingPlane
@@ -68,8 +69,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Served]:
-    """Serves below `folder`, with the sections of settings on top of what every test needs."""
+async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, Any]) -> AsyncIterator[Served]:
+    """Serves below `folder`, with the sections of settings on top of what every test needs.
+
+    The clock is that of the agent's certificate alone.
+    """
     port = free_port()
     document = {"node": "rift", "state_dir": str(folder), **sections}
     document["api"] = {"listen": f"127.0.0.1:{port}", **sections.get("api", {})}
@@ -78,9 +82,10 @@ async def serving(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Ser
     registry = await Registry.open(settings.registry_url, "rift")
     plane = RecordingPlane()
     door = await open_door(settings, registry)
-    ca = EmbeddedCa.open(folder / "ca", "rift", utc_now)
+    ca = EmbeddedCa.open(folder / "ca", "rift", clock)
+    tls = make_tls(settings, open_certificate(settings, ca, clock))
     bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
-    server = await listen.start(plane, Seen(), NoFiles(), door, folder / "agent.sock", make_tls(settings, ca), bounds)
+    server = await listen.start(plane, Seen(), NoFiles(), door, folder / "agent.sock", tls, bounds)
     try:
         yield Served(folder, port, door, registry, plane)
     finally:
