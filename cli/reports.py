@@ -88,9 +88,12 @@ class DeleteReport(Model):
 
 
 class Unasked(Model):
-    """A node that did not answer."""
+    """A node that did not answer, or a service for which nothing was done."""
 
     node: str
+    """Empty where it is not known on which the service is, or where --address named the agent."""
+    service: str = ""
+    """Empty where the node was asked about all that it has."""
     error: str
 
 
@@ -377,10 +380,12 @@ class LoginReport(Model):
     """`mcp login`"""
 
     user: str
-    """Empty where a token was taken over."""
+    """Empty where nobody could say whose token was taken over."""
     token_file: str
     """Where the token is; the token itself is printed nowhere."""
     expires_at: datetime | None = None
+    unchecked: str = ""
+    """Why the node's agent could not be asked whether it lets in; empty: it does."""
 
 
 class LogoutReport(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +10,11 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from datetime import datetime
+    from pathlib import Path
 
+    from cli.config import Node
     from cli.options import Settings
 
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     "--token-file",
     "source",
     metavar="FILE|-",
-    help="Keep the token in this file (- for standard input), such as one of mcp token create, and ask nobody.",
+    help="Take over the token in this file (- for standard input), such as one of mcp token create.",
 )
 @options.command
 async def cli(
@@ -39,32 +43,45 @@ async def cli(
     """Log in to MCIAS, or take over a token, for the commands that come after.
 
     The password is asked for without being shown, and is never an argument. The
-    token is kept in a file that only you may read; `mcp logout` removes it.
+    token is kept in a file that only you may read, once the node's agent said
+    that it lets you in, or could not be asked; `mcp logout` removes it.
     """
     from api.errors import Refused
     from cli.config import Nodes
-    from cli.credentials import keep_token, token_path
+    from cli.credentials import token_path
+
+    nodes = Nodes(settings)
+    node = nodes.choose()
+    path = token_path(node)
+    if source is not None:
+        return await _keep(settings, node, path, _given(source), "", None)
+    known_url, known_ca = nodes.mcias
+    if not (url or known_url):
+        raise Refused("there is no MCIAS to log in to: name it with --mcias, or give a token with --token-file")
+    user = user or click.prompt("Name", err=True)
+    password = _password(password_stdin)
+    code = click.prompt("Code", hide_input=True, err=True) if totp else ""
+    async with _logged_in(url or known_url or "", ca_file or known_ca or "", user, password, code) as (token, until):
+        return await _keep(settings, node, path, token, user, until)
+
+
+async def _keep(settings: Settings, node: Node, path: Path, token: str, user: str, expires_at: datetime | None) -> int:
+    from cli.credentials import keep_token
+    from cli.logins import tried
     from cli.output import Output
     from cli.reports import LoginReport
 
-    nodes = Nodes(settings)
-    path = token_path(nodes.choose())
-    expires_at: datetime | None = None
-    if source is not None:
-        token, user = _given(source), ""
-    else:
-        known_url, known_ca = nodes.mcias
-        if not (url or known_url):
-            raise Refused("there is no MCIAS to log in to: name it with --mcias, or give a token with --token-file")
-        user = user or click.prompt("Name", err=True)
-        password = _password(password_stdin)
-        code = click.prompt("Code", hide_input=True, err=True) if totp else ""
-        token, expires_at = await _log_in(url or known_url or "", ca_file or known_ca or "", user, password, code)
+    found = await tried(node, token)
     keep_token(path, token)
     output = Output(settings)
+    role = f" ({found.me.role})" if found.me else ""
+    user = found.me.name if found.me else user
+    expires_at = expires_at or (found.me.expires_at if found.me else None)
     until = f" until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
-    output.line(f"logged in as {user}{until}; the token is in {path}" if user else f"the token is in {path}")
-    output.document(LoginReport(user=user, token_file=str(path), expires_at=expires_at))
+    output.line(f"logged in as {user}{role}{until}; the token is in {path}" if user else f"the token is in {path}")
+    if found.doubt:
+        output.error(f"mcp: whether {node.address} lets you in is not known, as it could not be asked: {found.doubt}")
+    output.document(LoginReport(user=user, token_file=str(path), expires_at=expires_at, unchecked=found.doubt))
     return 0
 
 
@@ -92,11 +109,22 @@ def _given(source: str) -> str:
     return token
 
 
-async def _log_in(url: str, ca_file: str, user: str, password: str, code: str) -> tuple[str, datetime | None]:
+@asynccontextmanager
+async def _logged_in(
+    url: str, ca_file: str, user: str, password: str, code: str
+) -> AsyncIterator[tuple[str, datetime | None]]:
+    """A token of MCIAS and when it ends; it is told at once of one that turns out to be of no use."""
     import asyncio
 
+    from api.errors import McpError, Unreachable
     from api.https import Server
     from api.mcias import Mcias
 
     mcias = Mcias(Server(url, ca_file, timeout=15.0))
-    return await asyncio.to_thread(mcias.login, user, password, code)
+    token, expires_at = await asyncio.to_thread(mcias.login, user, password, code)
+    try:
+        yield token, expires_at
+    except McpError:
+        with suppress(Unreachable):
+            await asyncio.to_thread(mcias.logout, token)
+        raise

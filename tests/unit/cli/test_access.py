@@ -67,7 +67,7 @@ async def test_without_a_login_it_is_said_what_to_do(world: World) -> None:
 async def test_a_login_keeps_a_token_for_its_owner_alone_and_a_logout_ends_it(world: World) -> None:
     ran = await world.mcp("login", "--user", "ann", "--password-stdin", stdin="correct horse\n")
     assert (ran.status, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("logged in as ann until 20")
+    assert ran.stdout.startswith("logged in as ann (admin) until 20")
     assert stat.S_IMODE(world.token_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(world.token_file.parent.stat().st_mode) == 0o700
     token = world.token_file.read_text().strip()
@@ -133,10 +133,39 @@ async def test_a_login_that_fails_keeps_nothing_and_says_why(
     assert not world.token_file.exists()
 
 
-async def test_guests_are_refused_though_they_are_known(world: World) -> None:
-    assert (await world.mcp("login", "--user", "eve", "--password-stdin", stdin="x\n")).status == 0
-    ran = await world.mcp("status")
-    assert (ran.status, "eve has no role here" in ran.stderr) == (5, True)
+async def test_a_token_that_the_agent_refuses_is_not_kept_and_mcias_is_told(world: World) -> None:
+    ran = await world.mcp("login", "--user", "eve", "--password-stdin", stdin="x\n")
+    assert (ran.status, ran.stdout) == (5, "")
+    assert "lets nobody in with this token, which is not kept: eve has no role here" in ran.stderr
+    assert not world.token_file.exists()
+    assert not world.mcias.tokens
+
+
+async def test_a_login_that_fails_leaves_the_token_that_was_there(world: World) -> None:
+    secret = await world.served.token("ci", Role.VIEWER)
+    assert (await world.mcp("login", "--token-file", "-", stdin=secret)).status == 0
+    ran = await world.mcp("login", "--token-file", "-", stdin="mcp_nobodys")
+    assert (ran.status, "which is not kept: the token is nobody's here" in ran.stderr) == (5, True)
+    assert world.token_file.read_text() == f"{secret}\n"
+
+
+async def test_a_token_is_kept_though_the_agent_cannot_be_asked_and_that_is_said(world: World) -> None:
+    text = world.mcp.config.read_text()
+    world.mcp.config.write_text(text.replace(world.served.address, "localhost:1"))
+    ran = await world.mcp("login", "--user", "ann", "--password-stdin", "-o", "json", stdin="correct horse\n")
+    assert ran.status == 0
+    assert "mcp: whether localhost:1 lets you in is not known, as it could not be asked" in ran.stderr
+    report = json.loads(ran.stdout)
+    assert (report["user"], "localhost:1" in report["unchecked"]) == ("ann", True)
+    assert world.token_file.exists()
+
+
+async def test_a_socket_wants_no_token_and_is_not_asked(world: World) -> None:
+    address = f"unix://{world.served.folder}/agent.sock"
+    ran = await world.mcp("login", "--address", address, "--token-file", "-", stdin="of another node")
+    assert ran.status == 5
+    ran = await world.mcp("login", "--address", address, "--token-file", "-", stdin="another-nodes")
+    assert (ran.status, ran.stderr, ran.stdout) == (0, "", f"the token is in {world.token_file}\n")
 
 
 async def test_a_token_of_the_agents_own_is_taken_over_without_its_white_space(world: World) -> None:
