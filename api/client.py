@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -135,7 +136,8 @@ class Client:
     async def rollback(self, name: str, generation: int = 0, *, dry_run: bool = False) -> Applied:
         """Makes an earlier revision (0: the last that was defined otherwise) the desired state. Raises NotFound."""
         request = pb.RollbackServiceRequest(name=name, generation=generation, dry_run=dry_run)
-        return _applied(await self._ask(self._stub.RollbackService, request))
+        answer = await self._ask(self._stub.RollbackService, request)
+        return replace(_applied(answer), notes=tuple(answer.notes))
 
     async def adopt(
         self, name: str, containers: Mapping[str, str], routes: Mapping[str, str], *, dry_run: bool = False

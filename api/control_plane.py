@@ -22,6 +22,8 @@ class Applied:
     fields: tuple[FieldChange, ...] = ()
     actions: tuple[PlannedAction, ...] = ()
     """What the reconcilers would do, in order; in a dry run only."""
+    notes: tuple[str, ...] = ()
+    """Of a rollback: what does not come back, each in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Protocol
 
@@ -94,7 +95,18 @@ class ServiceFile(Model):
     generation: int
     """Of the service when it was pushed."""
     laid: bool = False
-    """Whether it was laid down since it was pushed last."""
+    """Whether it was laid down since it was pushed last; of one that was taken back: whether it is done with."""
+    removed: bool = False
+    """Taken back: the other fields say what lay there, and `managed` whether that goes from the disk, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What became of a file that is taken back."""
+
+    file: ServiceFile
+    planned: str = ""
+    """In a dry run: what would be done about what lies on the disk, in a sentence."""
 
 
 class FoundFile(Model):
@@ -110,6 +122,19 @@ class Files(Protocol):
 
     async def push(self, target: FileTarget, pieces: AsyncIterator[bytes], *, actor: str) -> ServiceFile:
         """Keeps a file as desired state; it is laid down afterwards. Raises NotFound, Refused, InvalidSpec."""
+        ...
+
+    async def remove(
+        self,
+        service: str,
+        path: str,
+        *,
+        actor: str,
+        delete: bool = False,
+        forget: bool = False,
+        dry_run: bool = False,
+    ) -> Removal:
+        """Takes a push back: nothing is kept at that path any more; see RemoveFile. Raises NotFound, Refused."""
         ...
 
     async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:

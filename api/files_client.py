@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from api.files import FileTarget, FoundFile, ServiceFile
+from api.files import FileTarget, FoundFile, Removal, ServiceFile
 from api.gen.mcp.v1 import files_pb2 as pb
 from api.wire import from_wire, to_wire
 
@@ -42,6 +42,14 @@ class FilesClient:
         with self._translated():
             answer = await self._stub.PushFile(requests(), metadata=self._metadata)
         return from_wire(answer.file, ServiceFile)
+
+    async def remove(
+        self, service: str, path: str, *, delete: bool = False, forget: bool = False, dry_run: bool = False
+    ) -> Removal:
+        """Takes a push back. Raises NotFound, Refused."""
+        request = pb.RemoveFileRequest(service=service, path=path, delete=delete, forget=forget, dry_run=dry_run)
+        answer = await self._call(self._stub.RemoveFile, request)
+        return Removal(file=from_wire(answer.file, ServiceFile), planned=answer.planned)
 
     async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:
         """What lies on the node's disk now, and its content. Raises NotFound, Refused, InvalidSpec."""

@@ -27,6 +27,18 @@ class FilesServicer(FilesServiceServicer):
         file = await self._files.push(_target(first.target), _pieces(requests), actor=actor(context))
         return pb.PushFileResponse(file=to_wire(file, pb.ServiceFile()))
 
+    async def RemoveFile(self, request: pb.RemoveFileRequest, context: Context) -> pb.RemoveFileResponse:
+        """Takes a push back."""
+        removal = await self._files.remove(
+            request.service,
+            request.path,
+            actor=actor(context),
+            delete=request.delete,
+            forget=request.forget,
+            dry_run=request.dry_run,
+        )
+        return pb.RemoveFileResponse(file=to_wire(removal.file, pb.ServiceFile()), planned=removal.planned)
+
     async def PullFile(self, request: pb.PullFileRequest, context: Context) -> AsyncIterator[pb.PullFileResponse]:
         """What lies on the disk."""
         found, pieces = await self._files.pull(request.service, request.path)

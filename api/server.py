@@ -114,6 +114,7 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
             change=applied.change,
             fields=_fields(applied),
             actions=_actions(applied),
+            notes=applied.notes,
         )
 
     async def AdoptService(self, request: pb.AdoptServiceRequest, context: Context) -> pb.AdoptServiceResponse:

@@ -37,6 +37,8 @@ class AppliedService(Model):
     fields: tuple[FieldChange, ...] = ()
     actions: tuple[PlannedAction, ...] = ()
     """In a dry run: what would be done, in order."""
+    notes: tuple[str, ...] = ()
+    """Of a rollback: what does not come back."""
     end: End | None = None
     """How the wait ended; null where there was none."""
     message: str = ""

@@ -338,6 +338,7 @@ def report(
         generation=answer.service.generation,
         fields=answer.fields,
         actions=answer.actions,
+        notes=answer.notes,
         end=settled.end if settled else None,
         message=settled.message if settled else "",
         seconds=None if seconds is None else round(seconds, 3),

@@ -82,11 +82,12 @@ async def _serve(settings: Settings) -> None:
         issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)
         node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
         inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, utc_now())
+        preview = Preview(node.reconcilers)
         plane = LocalControlPlane(
             settings.node,
             registry,
             settings.defaults,
-            Preview(node.reconcilers),
+            preview,
             partial(outside.engine.containers, settings.node),
             inspector.status,
             Looks(queues, node.picture.refresh),
@@ -100,7 +101,7 @@ async def _serve(settings: Settings) -> None:
                 _guard(settings),
             ),
         )
-        files = LocalFiles(settings.node, registry, _site(settings), settings.files)
+        files = LocalFiles(settings.node, registry, preview, _site(settings), settings.files)
         door = await open_door(settings, registry)
         certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
         tls = await asyncio.to_thread(make_tls, settings, certificate)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
+from api.files import ServiceFile
 from api.resolve import Defaults
 from api.service import Change, Container, Event, Finalizer, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
@@ -75,7 +77,9 @@ class LocalControlPlane:
         service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected, note=note)
         return Applied(service, change, fields)
 
-    async def _dry_apply(self, spec: ServiceSpec, expected: int | None = None) -> Applied:
+    async def _dry_apply(
+        self, spec: ServiceSpec, expected: int | None = None, files: Collection[ServiceFile] = ()
+    ) -> Applied:
         await self._admission.admit(spec)
         before = await self._registry.service(spec.name)
         _refuse_stale(spec.name, before, expected)
@@ -83,10 +87,11 @@ class LocalControlPlane:
             service, change = _newborn(spec, self._node), Change.CREATED
         elif before.deleting:
             raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
-        elif before.spec == spec:
+        elif before.spec == spec and not files:
             service, change = before, Change.UNCHANGED
         else:
-            update = {"spec": spec, "generation": before.generation + 1}
+            then = {file.path: file for file in (*before.files, *files)}
+            update = {"spec": spec, "generation": before.generation + 1, "files": tuple(then.values())}
             service, change = before.model_copy(update=update), Change.CONFIGURED
         fields = diff(before.spec if before else None, spec)
         return Applied(service, change, fields, await self._preview.apply(service))
@@ -146,10 +151,14 @@ class LocalControlPlane:
             running = {one.image: one.digest for one in service.components if one.digest}
             spec = wishes.rerun(revision, self._defaults, brought | running)
             if dry_run:
-                return await self._dry_apply(spec)
-            applied = await self._apply(spec, actor, note=f"rolled back to generation {revision.generation}")
-            await self._registry.files.restore(name, revision.generation, actor=actor)
-            return applied
+                restored = await self._registry.files.restorable(name, revision.generation)
+                planned = await self._dry_apply(spec, files=restored.files)
+                return replace(planned, notes=restored.notes(revision.generation))
+            await self._admission.admit(spec)
+            note = f"rolled back to generation {revision.generation}"
+            after, change, restored = await self._registry.roll_back(spec, revision.generation, actor=actor, note=note)
+            fields = diff(service.spec, spec)
+            return Applied(after, change, fields, notes=restored.notes(revision.generation))
 
     async def adopt(
         self,

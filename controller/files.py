@@ -8,11 +8,14 @@ from io import BufferedReader
 from typing import Final
 
 from api.errors import InvalidSpec, NotFound, Refused
-from api.files import PIECE_BYTES, FileTarget, FoundFile, ServiceFile, relative_path
+from api.files import PIECE_BYTES, FileTarget, FoundFile, Removal, ServiceFile, relative_path
+from api.service import Service
+from controller.preview import Preview
 from controller.registry import Registry
 from controller.settings import FileSettings
 from reconcilers.files import beneath
 from reconcilers.files.model import Site, Unsafe
+from reconcilers.files.reconciler import Files
 
 _AT_ONCE: Final = 4
 """Files that are taken in at the same time, each of them whole in memory; others wait."""
@@ -24,8 +27,9 @@ _PATIENCE: Final = 300.0
 class LocalFiles:
     """The files of this node; implements api.files.Files."""
 
-    def __init__(self, node: str, registry: Registry, site: Site, settings: FileSettings) -> None:
+    def __init__(self, node: str, registry: Registry, preview: Preview, site: Site, settings: FileSettings) -> None:
         self._node = node
+        self._preview = preview
         self._registry = registry
         self._site = site
         self._settings = settings
@@ -45,6 +49,25 @@ class LocalFiles:
             except TimeoutError as error:
                 raise Refused(f"{target.path} did not come whole within {_PATIENCE:g} s") from error
             return await self._registry.files.push(target, content, actor=actor, keep=self._settings.keep)
+
+    async def remove(
+        self,
+        service: str,
+        path: str,
+        *,
+        actor: str,
+        delete: bool = False,
+        forget: bool = False,
+        dry_run: bool = False,
+    ) -> Removal:
+        """Takes a push back."""
+        if dry_run:
+            found = await self._service(service)
+            file = await self._registry.files.removal(service, path, actor=actor, delete=delete)
+            return Removal(file=file, planned=await self._planned(found, file))
+        keep = self._settings.keep
+        file = await self._registry.files.remove(service, path, actor=actor, keep=keep, delete=delete, forget=forget)
+        return Removal(file=file)
 
     async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:
         """What lies on the disk now: as much as it holds at this moment, while it may be written to."""
@@ -67,10 +90,20 @@ class LocalFiles:
 
     async def files(self, service: str, *, history: bool = False) -> tuple[ServiceFile, ...]:
         """The files of a service."""
-        found = await self._registry.service(service)
-        if found is None:
-            raise NotFound(f'there is no service "{service}" on node {self._node}')
+        found = await self._service(service)
         return await self._registry.files.history(service) if history else found.files
+
+    async def _planned(self, service: Service, file: ServiceFile) -> str:
+        others = tuple(one for one in service.files if one.path != file.path)
+        actions = await self._preview.apply(service.model_copy(update={"files": (*others, file)}))
+        told = (one.description for one in actions if (one.resource, one.subject) == (Files.name, file.path))
+        return next(told, "")
+
+    async def _service(self, name: str) -> Service:
+        found = await self._registry.service(name)
+        if found is None:
+            raise NotFound(f'there is no service "{name}" on node {self._node}')
+        return found
 
     async def _check_component(self, target: FileTarget) -> None:
         service = await self._registry.service(target.service)

@@ -51,6 +51,7 @@ METHODS: Final[Mapping[str, Rule]] = {
     # It holds what a service is given in secret.
     "/mcp.v1.InspectionService/ExportService": Rule(Role.OPERATOR),
     "/mcp.v1.FilesService/PushFile": _WRITE,
+    "/mcp.v1.FilesService/RemoveFile": _WRITE,
     "/mcp.v1.FilesService/PullFile": Rule(Role.OPERATOR),
     "/mcp.v1.FilesService/ListFiles": _READ,
     "/grpc.health.v1.Health/Check": _READ,

@@ -36,8 +36,10 @@ class DesiredState:
         expected: int | None,
         now: datetime,
         note: str = "",
+        *,
+        anew: bool = False,
     ) -> tuple[Service, Change]:
-        """Stores a definition. Raises Refused, StaleGeneration."""
+        """Stores a definition; `anew`: the same one, too, is another generation. Raises Refused, StaleGeneration."""
         row = self._row(transaction.session, spec.name)
         if row is not None and row.deletion_requested_at is not None:
             raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
@@ -45,17 +47,17 @@ class DesiredState:
         if row is None:
             change = Change.CREATED
             row = self._create(transaction.session, spec, actor, now)
-        elif row.spec != spec:
+        elif row.spec != spec or anew:
             change = Change.CONFIGURED
             self._configure(transaction.session, row, spec, actor, now)
         else:
             _ask_again(transaction, row, now)
-            return self._read(transaction, spec.name), Change.UNCHANGED
+            return self.read(transaction, spec.name), Change.UNCHANGED
         self._revise(transaction.session, row, now, note)
         transaction.changed(spec.name, ChangeKind.SPEC)
         message = f"generation {row.generation}" + (f": {note}" if note else "")
         self._say(transaction, row, f"{change}", message, actor, now)
-        return self._read(transaction, spec.name), change
+        return self.read(transaction, spec.name), change
 
     def restart(self, transaction: Transaction, name: str, component: str, actor: str, now: datetime) -> Service:
         """Counts a wish for new containers, which makes it another generation. Raises NotFound, Refused."""
@@ -69,7 +71,7 @@ class DesiredState:
         self._revise(transaction.session, row, now, note)
         transaction.changed(name, ChangeKind.SPEC)
         self._say(transaction, row, "restarting", f"{note} asked by {actor}", actor, now)
-        return self._read(transaction, name)
+        return self.read(transaction, name)
 
     def request_deletion(
         self, transaction: Transaction, name: str, actor: str, expected: int | None, now: datetime
@@ -83,14 +85,14 @@ class DesiredState:
             self._say(transaction, row, "deleting", "deletion requested", actor, now)
         # Whoever wants it gone does not want it left alone.
         self._resume(transaction, row, actor, now)
-        return self._read(transaction, name)
+        return self.read(transaction, name)
 
     def suspend(self, transaction: Transaction, name: str, actor: str, reason: str, now: datetime) -> Service:
         """Has a service left alone; once more for the same reason changes nothing. Raises NotFound."""
         row = self._existing(transaction.session, name)
         if row.suspended is None or row.suspended.reason != reason:
             self._suspend(transaction, row, Suspension(actor=actor, at=now, reason=reason))
-        return self._read(transaction, name)
+        return self.read(transaction, name)
 
     def suspend_all(self, transaction: Transaction, suspension: Suspension) -> None:
         """Has every service of the node left alone that is not already."""
@@ -101,7 +103,7 @@ class DesiredState:
     def resume(self, transaction: Transaction, name: str, actor: str, now: datetime) -> Service:
         """Has a service converged again; once more changes nothing. Raises NotFound."""
         self._resume(transaction, self._existing(transaction.session, name), actor, now)
-        return self._read(transaction, name)
+        return self.read(transaction, name)
 
     def _suspend(self, transaction: Transaction, row: ServiceRow, suspension: Suspension) -> None:
         row.suspended = suspension
@@ -143,7 +145,8 @@ class DesiredState:
             raise NotFound(f'there is no service "{name}" on node {self._node}')
         return row
 
-    def _read(self, transaction: Transaction, name: str) -> Service:
+    def read(self, transaction: Transaction, name: str) -> Service:
+        """The service as it is by now. Raises NotFound."""
         service = reading.one(transaction, self._node, name)
         if service is None:
             raise NotFound(f'there is no service "{name}" on node {self._node}')

@@ -1,16 +1,17 @@
 """The files that were pushed: each content once, and the last of what was pushed to each path.
 
-Each method is one transaction. `push` and `restore` write desired state, the
-others what the reconciler did.
+Each method is one transaction. `push` and `remove` write desired state, as does
+`restore` within a rollback; the others write what the reconciler did.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
 from api.conditions import ConditionType, Reason, Status
@@ -31,7 +32,13 @@ T = TypeVar("T")
 MOST_FILES: Final = 500
 """Of one service."""
 
-_PUSHED: Final = ("sha256", "size", "mode", "owner", "managed", "restart", "component")
+REMOVED_KEPT: Final = 50
+"""Paths of one service that were taken back, of which a rollback may bring the files again."""
+
+_MOST_REVISIONS: Final = 1000
+"""Of one path, whatever the settings say; what is pushed leaves as many as they do."""
+
+_PUSHED: Final = ("sha256", "size", "mode", "owner", "managed", "restart", "component", "removed")
 """What makes one revision of a file another than the one before."""
 
 
@@ -40,9 +47,13 @@ class Restored:
     """What became of the files of a service that is brought back to an earlier generation."""
 
     files: tuple[ServiceFile, ...] = ()
-    """Those that are laid down anew, as they were then."""
+    """Those that are laid down anew as they were then, and those that had been taken back by then."""
     lost: tuple[str, ...] = ()
     """Paths of which what was there then is not kept any more; they stay as they are."""
+
+    def notes(self, generation: int) -> tuple[str, ...]:
+        """What does not come back, each in one sentence."""
+        return tuple(_lost(path, generation) for path in self.lost)
 
 
 class PushedFiles:
@@ -62,17 +73,70 @@ class PushedFiles:
         """
         return await self._write(lambda transaction: self._push(transaction, target, content, actor, keep))
 
-    async def restore(self, service: str, generation: int, *, actor: str) -> Restored:
-        """Has the files laid down that were pushed last when the service was at that generation. Raises NotFound.
+    async def remove(
+        self, service: str, path: str, *, actor: str, keep: int, delete: bool = False, forget: bool = False
+    ) -> ServiceFile:
+        """Notes that nothing is wanted at the path any more; what lies there is the reconciler's to judge.
 
-        A file whose path came later stays as it is: nothing is taken from the disk.
+        With `delete` it may go though it is not managed, with `forget` no earlier revision stays. Once more changes
+        nothing but that. Raises NotFound without the service or such a file, Refused while the service is deleted.
         """
-        return await self._write(lambda transaction: self._restore(transaction, service, generation, actor))
+        return await self._write(
+            lambda transaction: self._remove(transaction, service, path, actor, keep, delete, forget)
+        )
+
+    async def removal(self, service: str, path: str, *, actor: str, delete: bool = False) -> ServiceFile:
+        """What `remove` would write. Raises NotFound."""
+
+        def look(transaction: Transaction) -> ServiceFile:
+            rows = self._rows(transaction.session, service, path)
+            wanted = self._taken_back(rows, path, service, delete)
+            update = {**wanted, "revision": rows[-1].revision + 1, "actor": actor, "at": self._clock(), "laid": False}
+            return _file(rows[-1]).model_copy(update=update)
+
+        return await self._read(look)
+
+    async def restorable(self, service: str, generation: int) -> Restored:
+        """What a rollback would bring back: the files as they were pushed then."""
+        return await self._read(lambda transaction: self.then(transaction, service, generation))
+
+    def then(self, transaction: Transaction, service: str, generation: int) -> Restored:
+        """What an earlier generation had otherwise when it ended, of what is kept."""
+        found: list[ServiceFile] = []
+        lost: list[str] = []
+        for path, rows in groupby(self._rows(transaction.session, service), lambda row: row.path):
+            kept = list(rows)
+            then = [row for row in kept if row.generation <= generation]
+            if not then:
+                # Either it came later, or what came before is not kept any more.
+                lost += [path] if kept[0].revision > 1 else []
+            elif then[-1] is not kept[-1] and not (then[-1].removed and kept[-1].removed):
+                wanted = {field: getattr(then[-1], field) for field in _PUSHED}
+                if then[-1].removed:
+                    wanted = self._taken_back(kept, path, service, delete=False)
+                found.append(_file(then[-1]).model_copy(update={**wanted, "laid": False}))
+        return Restored(tuple(found), tuple(lost))
+
+    def restore(self, transaction: Transaction, service: str, restored: Restored, generation: int, actor: str) -> None:
+        """Has files laid down as they were in an earlier generation, in a rollback's own transaction.
+
+        What had been taken back by then is taken back again; a file whose path
+        came later stays as it is.
+        """
+        row, cause = self._service(transaction.session, service), f"as in generation {generation}"
+        for file in restored.files:
+            wanted = {field: getattr(file, field) for field in _PUSHED}
+            self._want(transaction, row, file.path, wanted, actor, cause)
+            self._prune(transaction.session, service, file.path, _MOST_REVISIONS)
+        if restored.files:
+            self._ask(transaction, row)
+        for path in restored.lost:
+            draft = EventDraft("not restored", _lost(path, generation), actor, row.generation)
+            self._timeline.add(transaction, service, draft, self._clock())
 
     async def history(self, service: str) -> tuple[ServiceFile, ...]:
         """All that is kept of a service's files, by path, oldest first."""
-        query = select(FileRow).where(*self._of(service)).order_by(FileRow.path, FileRow.revision)
-        return await self._read(lambda transaction: tuple(map(_file, transaction.session.scalars(query))))
+        return await self._read(lambda transaction: tuple(map(_file, self._rows(transaction.session, service))))
 
     async def content(self, sha256: str) -> bytes | None:
         """The content with that hash; None where no file has it any more."""
@@ -83,6 +147,10 @@ class PushedFiles:
         """Notes that the revision lies on the disk, if it is still the one that is wanted."""
         await self._write(lambda transaction: self._laid(transaction, service, path, revision, changed))
 
+    async def gone(self, service: str, path: str, revision: int) -> None:
+        """Notes that what was taken back is done with, unless something was pushed there meanwhile."""
+        await self._write(lambda transaction: self._gone(transaction, service, path, revision))
+
     async def forget(self, service: str, path: str) -> None:
         """Drops all that is known of the file, with its history."""
         await self._write(lambda transaction: self._forget(transaction, service, path))
@@ -90,29 +158,73 @@ class PushedFiles:
     def _push(self, transaction: Transaction, target: FileTarget, content: bytes, actor: str, keep: int) -> ServiceFile:
         session = transaction.session
         service = self._service(session, target.service)
-        if service.deletion_requested_at is not None:
-            raise Refused(f'service "{service.name}" is being deleted: apply it again once it is gone')
+        _refuse_deleted(service)
         sha256 = hashlib.sha256(content).hexdigest()
         if session.get(FileContentRow, (self._node, sha256)) is None:
             session.add(FileContentRow(node=self._node, sha256=sha256, content=content))
-        wanted = {"sha256": sha256, "size": len(content), **target.model_dump(exclude={"service", "path"})}
+        described = target.model_dump(exclude={"service", "path"})
+        wanted = {"sha256": sha256, "size": len(content), "removed": False, **described}
         row = self._want(transaction, service, target.path, wanted, actor)
         self._prune(session, service.name, target.path, keep)
         self._ask(transaction, service)
         return _file(row)
 
+    def _remove(
+        self,
+        transaction: Transaction,
+        name: str,
+        path: str,
+        actor: str,
+        keep: int,
+        delete: bool,
+        forget: bool,
+    ) -> ServiceFile:
+        session = transaction.session
+        service = self._service(session, name)
+        _refuse_deleted(service)
+        rows = self._rows(session, name, path)
+        if not (rows and rows[-1].removed and not rows[-1].current and forget):
+            wanted = self._taken_back(rows, path, name, delete)
+            rows.append(self._want(transaction, service, path, wanted, actor))
+            self._ask(transaction, service)
+        file = _file(rows[-1])
+        self._prune(session, name, path, 0 if forget else keep)
+        if file.laid:
+            # Of what went before, nothing but the history was left.
+            self._forget(transaction, name, path)
+        return file
+
+    def _taken_back(self, rows: Sequence[FileRow], path: str, service: str, delete: bool) -> dict[str, Any]:
+        """What makes the removal of a path a revision like any other: it says what of ours may lie there."""
+        if not rows or not rows[-1].current:
+            raise NotFound(f"nothing of {service} is kept at {path}: mcp files {service} lists what is")
+        # What was laid down before another removal that is done with lies there no more.
+        since = takewhile(lambda row: not (row.removed and row.laid), reversed(rows))
+        asked = rows[-1] if rows[-1].removed else None
+        laid = asked or next((row for row in since if row.ever_laid), None)
+        fields = {field: getattr(laid or rows[-1], field) for field in _PUSHED}
+        managed = laid is not None and (laid.managed or delete)
+        return fields | {"managed": managed, "restart": False, "component": "", "removed": True}
+
     def _want(
-        self, transaction: Transaction, service: ServiceRow, path: str, wanted: dict[str, object], actor: str
+        self,
+        transaction: Transaction,
+        service: ServiceRow,
+        path: str,
+        wanted: dict[str, Any],
+        actor: str,
+        cause: str = "",
     ) -> FileRow:
         """The row of what is wanted at the path from now on; the same once more is to be laid down once more."""
         session, now = transaction.session, self._clock()
-        row = session.scalar(select(FileRow).where(*self._of(service.name), FileRow.path == path, FileRow.current))
+        rows = self._rows(session, service.name, path)
+        row = rows[-1] if rows and rows[-1].current else None
         if row is None:
             self._refuse_too_many(session, service.name)
         if row is not None and all(getattr(row, name) == wanted[name] for name in _PUSHED):
             row.laid, row.actor, row.at = False, actor, now
         else:
-            revision = 0 if row is None else row.revision
+            revision = rows[-1].revision if rows else 0
             if row is not None:
                 row.current = False
                 session.flush()
@@ -130,37 +242,15 @@ class PushedFiles:
                 **wanted,
             )
             session.add(row)
-        draft = EventDraft("pushed", f"{path}, revision {row.revision}", actor, service.generation)
+        kind, message = "unpushed" if row.removed else "pushed", f"{path}, revision {row.revision}"
+        draft = EventDraft(kind, f"{message}, {cause}" if cause else message, actor, service.generation)
         self._timeline.add(transaction, service.name, draft, now)
         return row
-
-    def _restore(self, transaction: Transaction, name: str, generation: int, actor: str) -> Restored:
-        session = transaction.session
-        service = self._service(session, name)
-        rows = session.scalars(select(FileRow).where(*self._of(name)).order_by(FileRow.path, FileRow.revision)).all()
-        found: list[ServiceFile] = []
-        lost: list[str] = []
-        for path in sorted({row.path for row in rows}):
-            kept = [row for row in rows if row.path == path]
-            then = [row for row in kept if row.generation <= generation]
-            if not then:
-                # Either it came later, or what came before is not kept any more.
-                lost += [path] if kept[0].revision > 1 else []
-            elif not then[-1].current:
-                wanted = {field: getattr(then[-1], field) for field in _PUSHED}
-                found.append(_file(self._want(transaction, service, path, wanted, actor)))
-        if found:
-            self._ask(transaction, service)
-        for path in lost:
-            message = f"{path}: what was pushed until generation {generation} is not kept any more"
-            draft = EventDraft("not restored", message, actor, service.generation)
-            self._timeline.add(transaction, name, draft, self._clock())
-        return Restored(tuple(found), tuple(lost))
 
     def _ask(self, transaction: Transaction, service: ServiceRow) -> None:
         """Has the files looked at, and nobody take what was found before for an answer."""
         kind, generation = ConditionType.FILES_IN_PLACE, service.generation
-        update = ConditionUpdate(kind, Status.UNKNOWN, Reason.PENDING, "a file was pushed", generation)
+        update = ConditionUpdate(kind, Status.UNKNOWN, Reason.PENDING, "files were pushed or taken back", generation)
         conditions = updated(service.conditions, update, self._clock())
         service.conditions = summarized(conditions, generation, self._clock())
         transaction.changed(service.name, ChangeKind.FILES)
@@ -184,6 +274,23 @@ class PushedFiles:
             with suppress(Refused, NotFound):  # what is stopped or gone has nothing to be made anew
                 self._desired.restart(transaction, service, row.component, row.actor, self._clock())
 
+    def _gone(self, transaction: Transaction, service: str, path: str, revision: int) -> None:
+        session = transaction.session
+        rows = self._rows(session, service, path)
+        if not rows or (rows[-1].revision, rows[-1].removed, rows[-1].current) != (revision, True, True):
+            return
+        rows[-1].current, rows[-1].laid = False, True
+        session.flush()
+        if len(rows) == 1:  # nothing leads back to what was before
+            session.delete(rows[-1])
+        wanted = func.sum(case((FileRow.current, 1), else_=0))
+        ended = select(FileRow.path).where(*self._of(service)).group_by(FileRow.path).having(wanted == 0)
+        for old in session.scalars(ended.order_by(func.max(FileRow.at).desc()).offset(REMOVED_KEPT)).all():
+            session.execute(delete(FileRow).where(*self._of(service), FileRow.path == old))
+        session.flush()
+        self._collect(session)
+        transaction.changed(service, ChangeKind.FILE_LAID)
+
     def _forget(self, transaction: Transaction, service: str, path: str) -> None:
         gone = delete(FileRow).where(*self._of(service), FileRow.path == path)
         transaction.session.execute(gone)
@@ -201,7 +308,7 @@ class PushedFiles:
 
     def _collect(self, session: Session) -> None:
         """Drops the contents that no file has."""
-        used = select(FileRow.sha256).where(FileRow.node == self._node)
+        used = select(FileRow.sha256).where(FileRow.node == self._node, FileRow.removed.is_(False))
         unused = delete(FileContentRow).where(FileContentRow.node == self._node, FileContentRow.sha256.not_in(used))
         session.execute(unused.execution_options(synchronize_session=False))
 
@@ -209,6 +316,11 @@ class PushedFiles:
         count = session.scalar(select(func.count()).select_from(FileRow).where(*self._of(service), FileRow.current))
         if (count or 0) >= MOST_FILES:
             raise Refused(f'service "{service}" has {MOST_FILES} files: more are kept for none')
+
+    def _rows(self, session: Session, service: str, path: str = "") -> list[FileRow]:
+        """All that is kept of a service's files, or of one path, by path, oldest first."""
+        query = select(FileRow).where(*self._of(service), *([FileRow.path == path] if path else []))
+        return list(session.scalars(query.order_by(FileRow.path, FileRow.revision)))
 
     def _service(self, session: Session, name: str) -> ServiceRow:
         row = session.get(ServiceRow, (self._node, name), with_for_update=True)
@@ -224,6 +336,15 @@ class PushedFiles:
 
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         return await self._store.run(work, Mode.DURABLE)
+
+
+def _refuse_deleted(service: ServiceRow) -> None:
+    if service.deletion_requested_at is not None:
+        raise Refused(f'service "{service.name}" is being deleted: apply it again once it is gone')
+
+
+def _lost(path: str, generation: int) -> str:
+    return f"{path}: what was pushed until generation {generation} is not kept any more"
 
 
 def _file(row: FileRow) -> ServiceFile:

@@ -12,7 +12,7 @@ from controller.registry.adopted import AdoptedContainers
 from controller.registry.desired import DesiredState
 from controller.registry.doors import Doors
 from controller.registry.engines import Mode
-from controller.registry.files import PushedFiles
+from controller.registry.files import PushedFiles, Restored
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
 from controller.registry.records import Adoption, Report, utc_now
@@ -79,6 +79,15 @@ class Registry:
         deleted, PortTaken where a port is another route's.
         """
         return await self._write(self._adopted.adopt, adoption, actor, self._clock())
+
+    async def roll_back(
+        self, spec: ServiceSpec, generation: int, *, actor: str, note: str
+    ) -> tuple[Service, Change, Restored]:
+        """Stores a definition of an earlier generation together with the files that were pushed until its end.
+
+        It is another generation where either differs. Raises NotFound, Refused.
+        """
+        return await self._write(self._roll_back, spec, generation, actor, note)
 
     async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
         """Counts a wish for new containers: of that component, or of all that are to run.
@@ -230,6 +239,16 @@ class Registry:
 
     def _one(self, transaction: Transaction, name: str) -> Service | None:
         return reading.one(transaction, self._node, name)
+
+    def _roll_back(
+        self, transaction: Transaction, spec: ServiceSpec, generation: int, actor: str, note: str
+    ) -> tuple[Service, Change, Restored]:
+        restored = self.files.then(transaction, spec.name, generation)
+        anew, now = bool(restored.files), self._clock()
+        _, change = self._desired.apply(transaction, spec, actor, None, now, note, anew=anew)
+        self.files.restore(transaction, spec.name, restored, generation, actor)
+        transaction.session.flush()
+        return self._desired.read(transaction, spec.name), change, restored
 
     async def _read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._store.run(lambda transaction: work(transaction, *args, **kwargs), Mode.READ)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -211,6 +212,8 @@ class FileRow(Base):
     laid: Mapped[bool]
     """Since it was pushed last."""
     ever_laid: Mapped[bool]
+    removed: Mapped[bool] = mapped_column(server_default=false())
+    """Nothing is wanted there any more; current until that is carried out."""
 
 
 class FileContentRow(Base):

@@ -95,6 +95,10 @@ class FileStore(Protocol):
         """Notes that the revision lies on the disk; `changed`: something else lay there before."""
         ...
 
+    async def gone(self, service: str, path: str, revision: int) -> None:
+        """Notes that what was taken back in that revision is done with."""
+        ...
+
     async def forget(self, service: str, path: str) -> None:
         """Drops all that is known of the file, with its history."""
         ...

@@ -65,18 +65,49 @@ class LayDown(FileAction):
 
 
 @dataclass(frozen=True, slots=True)
-class Remove(FileAction):
+class Confirm(FileAction):
+    """Finds that a file lies there as it was pushed: nothing is written, and whoever reads it keeps his."""
+
+    verb: ClassVar[str] = "found"
+
+    @property
+    def follows(self) -> bool:
+        """It follows from a push."""
+        return True
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"find {self.subject} (it lies there as {self.file.actor} pushed it)"
+
+
+@dataclass(frozen=True, slots=True)
+class _End(FileAction):
+    """The end of a file that is not kept any more."""
+
+    @property
+    def follows(self) -> bool:
+        """It follows from a person's wish, even where the service stays."""
+        return self.file.removed
+
+    @property
+    def whose(self) -> str:
+        """By whom, where a person took it back."""
+        return f"unpushed by {self.file.actor}" if self.file.removed else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(_End):
     """Removes a file that is as it was laid down, and what is known of it."""
 
     verb: ClassVar[str] = "removed"
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"remove {self.subject}"
+        return f"remove {self.subject}" + (f" ({self.whose})" if self.whose else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Forget(FileAction):
+class Forget(_End):
     """Drops what is known of a file and leaves what lies there alone."""
 
     cause: str = field(default="")
@@ -84,7 +115,8 @@ class Forget(FileAction):
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"forget {self.subject} ({self.cause}: what lies there stays)"
+        causes = ", ".join(filter(None, (self.whose, self.cause)))
+        return f"forget {self.subject} ({causes})"
 
 
 def looked_at(service: Service) -> tuple[ServiceFile, ...]:
@@ -92,23 +124,27 @@ def looked_at(service: Service) -> tuple[ServiceFile, ...]:
     if not service.deleting:
         return tuple(file for file in service.files if file.managed or not file.laid)
     if _GO_FIRST.isdisjoint(service.finalizers):
-        return tuple(file for file in service.files if file.managed and file.laid)
+        return tuple(file for file in service.files if file.managed)
     return ()
 
 
 def plan(service: Service, observed: Observed) -> Plan:
     """What to do for a service that is wanted, running or not."""
-    actions: list[LayDown] = []
+    actions: list[FileAction] = []
     obstacles: list[Found] = []
     for file in service.files:
         found = observed.found.get(file.path)
         if found is None:
             continue
         action = LayDown(file, found, observed.own)
-        if found.problem:
+        if found.problem and not (file.removed and found.reason is Reason.CONFLICT):
             obstacles.append(found)
-        elif not file.laid or action.differences():
+        elif file.removed:
+            actions.append(_removal(file, found))
+        elif action.differences():
             actions.append(action)
+        elif not file.laid:
+            actions.append(Confirm(file))
     # One that cannot be laid down shall not keep others from it.
     actions.sort(key=lambda action: action.subject in observed.failed)
     return Plan(tuple(actions), _outcome(service.files, obstacles))
@@ -127,7 +163,7 @@ def assume(service: Service, actions: Iterable[Action]) -> Service:
     files = {file.path: file for file in service.files}
     for action in actions:
         match action:
-            case LayDown(file=file):
+            case LayDown(file=file) | Confirm(file=file):
                 files[file.path] = file.model_copy(update={"laid": True})
             case Remove() | Forget():
                 files.pop(action.subject, None)
@@ -145,9 +181,11 @@ def _fields(file: ServiceFile, found: Found, own: str) -> tuple[tuple[str, str, 
 
 def _removal(file: ServiceFile, found: Found) -> FileAction:
     if not file.managed:
-        return Forget(file, "it is not managed")
-    if found.problem or found.sha256 != file.sha256 or not file.laid:
-        return Forget(file, "it is not as it was pushed")
+        return Forget(file, "it is not managed: what lies there stays")
+    if not (found.sha256 or found.problem):
+        return Forget(file, "nothing lies there")
+    if found.problem or found.sha256 != file.sha256 or not (file.laid or file.removed):
+        return Forget(file, "it is not as it was pushed: what lies there stays")
     return Remove(file)
 
 

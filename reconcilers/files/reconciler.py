@@ -15,7 +15,7 @@ from reconcilers.base import Action, Plan, Terminal, Transient
 from reconcilers.files import beneath
 from reconcilers.files import plan as planner
 from reconcilers.files.model import FileStore, Found, Observed, Site, Unsafe
-from reconcilers.files.plan import Forget, LayDown, Remove
+from reconcilers.files.plan import Confirm, Forget, LayDown, Remove
 from reconcilers.files.watch import Interests
 
 _AT_ONCE = timedelta(milliseconds=10)
@@ -59,11 +59,13 @@ class Files:
             case LayDown(file=file):
                 await self._lay_down(service, action)
                 await self._store.laid(service.name, file.path, file.revision, changed=action.changes)
+            case Confirm(file=file):
+                await self._store.laid(service.name, file.path, file.revision, changed=False)
             case Remove(file=file):
                 await self._on_disk(service, file, partial(beneath.remove, sha256=file.sha256))
-                await self._store.forget(service.name, file.path)
+                await self._done_with(service, file)
             case Forget(file=file):
-                await self._store.forget(service.name, file.path)
+                await self._done_with(service, file)
             case _:
                 raise TypeError(f"not an action of {self.name}: {action!r}")
 
@@ -90,6 +92,12 @@ class Files:
             self._failed[service.name] = failed
         # Only now may there be a folder to watch.
         self._follow(service, planner.looked_at(service))
+
+    async def _done_with(self, service: Service, file: ServiceFile) -> None:
+        if service.deleting:
+            await self._store.forget(service.name, file.path)
+        else:
+            await self._store.gone(service.name, file.path, file.revision)
 
     async def _on_disk(self, service: Service, file: ServiceFile, work: Callable[..., None]) -> None:
         try:

@@ -10,6 +10,7 @@ import pytest
 from api.control_plane import Looked, Watched
 from api.diff import diff
 from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
+from api.files import FileTarget
 from api.resolve import Defaults
 from api.service import Change, Container, Finalizer, NodeStatus, Service
 from api.spec import ServiceSpec
@@ -378,6 +379,27 @@ async def test_a_rollback_applies_an_earlier_revision_and_says_so(plane: LocalCo
     assert (done.service.generation, done.service.spec) == (4, spec(version="v1"))
     event = (await plane.events("hello"))[-1]
     assert (event.actor, event.message) == ("bob", "generation 4: rolled back to generation 1")
+
+
+async def test_a_rollback_says_which_files_come_back_and_which_do_not(plane: LocalControlPlane, lite: Registry) -> None:
+    async def push(content: bytes, path: str) -> None:
+        await lite.files.push(FileTarget(service="hello", path=path), content, actor="ann", keep=1)
+
+    await plane.apply(spec(version="v1"), actor="ann")
+    await push(b"one", "kept")
+    await push(b"one", "lost")
+    await plane.apply(spec(version="v2"), actor="ann")
+    for content in (b"two", b"three"):
+        await push(content, "lost")
+    await push(b"two", "kept")
+    planned = await plane.rollback("hello", 1, actor="bob", dry_run=True)
+    assert planned.notes == ("lost: what was pushed until generation 1 is not kept any more",)
+    assert {file.path: file.revision for file in planned.service.files} == {"kept": 1, "lost": 3}
+    assert await lite.service("hello") == await plane.get("hello")
+    done = await plane.rollback("hello", 1, actor="bob")
+    assert (done.notes, done.change, done.service.generation) == (planned.notes, Change.CONFIGURED, 3)
+    assert [field.path for field in done.fields] == [field.path for field in planned.fields] != []
+    assert {file.path: file.revision for file in done.service.files} == {"kept": 3, "lost": 3}
 
 
 async def test_one_component_alone_is_applied_to_what_is_stored(plane: LocalControlPlane) -> None:

@@ -18,6 +18,7 @@ from api.gen.mcp.v1 import files_pb2 as pb
 from api.gen.mcp.v1.files_pb2_grpc import FilesServiceStub, add_FilesServiceServicer_to_server
 from api.server import ErrorInterceptor
 from controller.files import LocalFiles
+from controller.preview import Preview
 from controller.registry import Registry
 from controller.settings import FileSettings
 from reconcilers.files.model import Site
@@ -40,7 +41,9 @@ async def client(lite: Registry, root: Path, tmp_path: Path) -> AsyncIterator[Cl
     """A client of an agent's files, over a real socket; service `hello` is there."""
     await lite.apply(spec(), actor="ann")
     site = Site(str(root), (str(root / "hello/private"),))
-    local = LocalFiles("rift", lite, site, FileSettings(max_bytes=MOST, keep=2))
+    local = LocalFiles(
+        "rift", lite, Preview((Files(lite.files, site, MOST),)), site, FileSettings(max_bytes=MOST, keep=2)
+    )
     async with served(local, f"unix://{tmp_path}/s") as client:
         yield client
 
@@ -111,6 +114,31 @@ async def test_what_is_too_large_is_refused_as_soon_as_that_is_known(client: Cli
         async with asyncio.timeout(10):
             await client.files.push(target(), endless())
     assert await lite.files.history("hello") == ()
+
+
+async def test_a_push_is_taken_back_and_it_is_said_before_what_that_does(
+    client: Client, lite: Registry, root: Path
+) -> None:
+    await client.files.push(target(managed=True), pieces(b"one"))
+    await client.files.push(target("once"), pieces(b"two"))
+    await reconcile(lite, root)
+    planned = await client.files.remove("hello", "app.toml", dry_run=True)
+    assert planned.planned == "remove app.toml (unpushed by ann)"
+    stays = await client.files.remove("hello", "once", dry_run=True)
+    assert stays.planned == "forget once (unpushed by ann, it is not managed: what lies there stays)"
+    assert (await client.files.remove("hello", "once", delete=True, dry_run=True)).planned.startswith("remove once")
+    assert not any(file.removed for file in await client.files.files("hello", history=True))
+    done = await client.files.remove("hello", "app.toml")
+    assert (done.file.removed, done.file.actor, done.planned) == (True, "ann", "")
+    await client.files.remove("hello", "once", delete=True, forget=True)
+    await reconcile(lite, root)
+    assert list((root / "hello").iterdir()) == []
+    assert await client.files.files("hello") == ()
+    assert [file.path for file in await client.files.files("hello", history=True)] == ["app.toml", "app.toml"]
+    with pytest.raises(NotFound, match='no service "nobody"'):
+        await client.files.remove("nobody", "x", dry_run=True)
+    with pytest.raises(NotFound, match="nothing of hello is kept at once: mcp files hello lists what is"):
+        await client.files.remove("hello", "once")
 
 
 async def test_what_cannot_be_pushed_is_one_sentence(client: Client) -> None:

@@ -460,6 +460,7 @@ class RollbackServiceResponse(_message.Message):
     CHANGE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     change: _builtins.str
     """"configured" or "unchanged"."""
     @_builtins.property
@@ -470,6 +471,10 @@ class RollbackServiceResponse(_message.Message):
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[_service_pb2.PlannedAction]:
         """In a dry run only, in the order in which they would be done."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What does not come back, each in one sentence."""
+
     def __init__(
         self,
         *,
@@ -477,10 +482,11 @@ class RollbackServiceResponse(_message.Message):
         change: _builtins.str = ...,
         fields: _abc.Iterable[_service_pb2.FieldChange] | None = ...,
         actions: _abc.Iterable[_service_pb2.PlannedAction] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "change", b"change", "fields", b"fields", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "change", b"change", "fields", b"fields", "notes", b"notes", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,7 @@ class ServiceFile(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     LAID_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     revision: _builtins.int
     sha256: _builtins.str
@@ -90,7 +91,9 @@ class ServiceFile(_message.Message):
     actor: _builtins.str
     generation: _builtins.int
     laid: _builtins.bool
-    """Since it was pushed last."""
+    """Since it was pushed last; of one that was taken back: whether it is done with."""
+    removed: _builtins.bool
+    """Taken back: the other fields say what lay there, and `managed` whether that goes from the disk, too."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -109,10 +112,11 @@ class ServiceFile(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         generation: _builtins.int = ...,
         laid: _builtins.bool = ...,
+        removed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "component", b"component", "generation", b"generation", "laid", b"laid", "managed", b"managed", "mode", b"mode", "owner", b"owner", "path", b"path", "restart", b"restart", "revision", b"revision", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "component", b"component", "generation", b"generation", "laid", b"laid", "managed", b"managed", "mode", b"mode", "owner", b"owner", "path", b"path", "removed", b"removed", "restart", b"restart", "revision", b"revision", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,6 +195,64 @@ class PushFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PushFileResponse: _TypeAlias = PushFileResponse  # noqa: Y015
+
+@_typing.final
+class RemoveFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    path: _builtins.str
+    delete: _builtins.bool
+    """From the disk, too, though it is not managed; never what is not as it was pushed."""
+    forget: _builtins.bool
+    """Nothing of it is kept for a rollback."""
+    dry_run: _builtins.bool
+    """Change nothing; say what would be done."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        path: _builtins.str = ...,
+        delete: _builtins.bool = ...,
+        forget: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "dry_run", b"dry_run", "forget", b"forget", "path", b"path", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFileRequest: _TypeAlias = RemoveFileRequest  # noqa: Y015
+
+@_typing.final
+class RemoveFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    planned: _builtins.str
+    """In a dry run: what would be done about what lies on the disk."""
+    @_builtins.property
+    def file(self) -> Global___ServiceFile: ...
+    def __init__(
+        self,
+        *,
+        file: Global___ServiceFile | None = ...,
+        planned: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "planned", b"planned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFileResponse: _TypeAlias = RemoveFileResponse  # noqa: Y015
 
 @_typing.final
 class PullFileRequest(_message.Message):

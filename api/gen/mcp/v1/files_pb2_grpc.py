@@ -39,6 +39,11 @@ class FilesServiceStub:
                 request_serializer=mcp_dot_v1_dot_files__pb2.PushFileRequest.SerializeToString,
                 response_deserializer=mcp_dot_v1_dot_files__pb2.PushFileResponse.FromString,
                 _registered_method=True)
+        self.RemoveFile = channel.unary_unary(
+                '/mcp.v1.FilesService/RemoveFile',
+                request_serializer=mcp_dot_v1_dot_files__pb2.RemoveFileRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_files__pb2.RemoveFileResponse.FromString,
+                _registered_method=True)
         self.PullFile = channel.unary_stream(
                 '/mcp.v1.FilesService/PullFile',
                 request_serializer=mcp_dot_v1_dot_files__pb2.PullFileRequest.SerializeToString,
@@ -57,6 +62,14 @@ class FilesServiceServicer:
     def PushFile(self, request_iterator, context):
         """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
         NOT_FOUND: there is no such service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFile(self, request, context):
+        """Takes a push back. What lies there goes from the disk where it is as it was pushed, and managed; all else stays.
+        NOT_FOUND: there is no such service, or nothing was pushed to that path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +97,11 @@ def add_FilesServiceServicer_to_server(servicer, server):
                     servicer.PushFile,
                     request_deserializer=mcp_dot_v1_dot_files__pb2.PushFileRequest.FromString,
                     response_serializer=mcp_dot_v1_dot_files__pb2.PushFileResponse.SerializeToString,
+            ),
+            'RemoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFile,
+                    request_deserializer=mcp_dot_v1_dot_files__pb2.RemoveFileRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_files__pb2.RemoveFileResponse.SerializeToString,
             ),
             'PullFile': grpc.unary_stream_rpc_method_handler(
                     servicer.PullFile,
@@ -123,6 +141,33 @@ class FilesService:
             '/mcp.v1.FilesService/PushFile',
             mcp_dot_v1_dot_files__pb2.PushFileRequest.SerializeToString,
             mcp_dot_v1_dot_files__pb2.PushFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.FilesService/RemoveFile',
+            mcp_dot_v1_dot_files__pb2.RemoveFileRequest.SerializeToString,
+            mcp_dot_v1_dot_files__pb2.RemoveFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class FilesServiceStub:
     """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
     NOT_FOUND: there is no such service.
     """
+    RemoveFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileResponse]
+    """Takes a push back. What lies there goes from the disk where it is as it was pushed, and managed; all else stays.
+    NOT_FOUND: there is no such service, or nothing was pushed to that path.
+    """
     PullFile: _grpc.UnaryStreamMultiCallable[_files_pb2.PullFileRequest, _files_pb2.PullFileResponse]
     """What lies on the disk now: first what it is, then its content in pieces.
     FAILED_PRECONDITION: what lies there is no file, or a link leads there.
@@ -48,6 +52,10 @@ class FilesServiceAsyncStub(FilesServiceStub):
     PushFile: _aio.StreamUnaryMultiCallable[_files_pb2.PushFileRequest, _files_pb2.PushFileResponse]  # type: ignore[assignment]
     """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
     NOT_FOUND: there is no such service.
+    """
+    RemoveFile: _aio.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileResponse]  # type: ignore[assignment]
+    """Takes a push back. What lies there goes from the disk where it is as it was pushed, and managed; all else stays.
+    NOT_FOUND: there is no such service, or nothing was pushed to that path.
     """
     PullFile: _aio.UnaryStreamMultiCallable[_files_pb2.PullFileRequest, _files_pb2.PullFileResponse]  # type: ignore[assignment]
     """What lies on the disk now: first what it is, then its content in pieces.
@@ -65,6 +73,16 @@ class FilesServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_files_pb2.PushFileResponse, _abc.Awaitable[_files_pb2.PushFileResponse]]:
         """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
         NOT_FOUND: there is no such service.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveFile(
+        self,
+        request: _files_pb2.RemoveFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_files_pb2.RemoveFileResponse, _abc.Awaitable[_files_pb2.RemoveFileResponse]]:
+        """Takes a push back. What lies there goes from the disk where it is as it was pushed, and managed; all else stays.
+        NOT_FOUND: there is no such service, or nothing was pushed to that path.
         """
 
     @_abc_1.abstractmethod

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from api.conditions import ConditionType, Reason, Status
 from api.errors import NotFound, Refused
 from api.files import FileTarget, ServiceFile
-from api.service import Finalizer
+from api.service import Change, Finalizer
 from controller.registry import ChangeKind, Registry
 from controller.registry.engines import Mode
 from controller.registry.tables import FileContentRow
@@ -57,6 +57,7 @@ async def test_a_push_is_kept_and_seen_with_its_service(registry: Registry, chan
         "actor": "ann",
         "generation": 1,
         "laid": False,
+        "removed": False,
     }
     assert pushed.at.tzinfo is UTC
     assert datetime.now(UTC) >= pushed.at
@@ -161,15 +162,42 @@ async def test_files_come_back_as_they_were_in_an_earlier_generation(registry: R
     await push(registry, b"two", mode=0o600)
     await push(registry, b"late", "late")
     await registry.apply(spec(version="v3"), actor="ann")
-    restored = await registry.files.restore("hello", 1, actor="bob")
-    (file,) = restored.files
-    assert restored.lost == ()
+    before = await registry.service("hello")
+    assert [file.path for file in (await registry.files.restorable("hello", 1)).files] == ["app.toml"]
+    assert await registry.service("hello") == before
+    change, lost = await roll_back(registry, 1, "v1")
+    file = await current(registry)
+    assert (change, lost) == (Change.CONFIGURED, ())
     assert (file.revision, file.managed, file.mode, file.laid, file.actor) == (3, True, 0o644, False, "bob")
-    assert await registry.files.content(file.sha256) == b"one"
-    assert file == await current(registry)
-    assert not (await registry.files.restore("hello", 2, actor="bob")).files[0].managed
-    with pytest.raises(NotFound):
-        await registry.files.restore("nobody", 1, actor="bob")
+    assert (file.generation, await registry.files.content(file.sha256)) == (4, b"one")
+    assert (await current(registry, "late")).revision == 1
+    said = [event.message for event in await registry.events("hello") if event.actor == "bob"]
+    assert said == ["generation 4: back to 1", "app.toml, revision 3, as in generation 1"]
+    # The way back from the way back.
+    await roll_back(registry, 3, "v3")
+    file = await current(registry)
+    assert (file.managed, file.mode, await registry.files.content(file.sha256)) == (False, 0o600, b"two")
+
+
+async def roll_back(registry: Registry, generation: int, version: str) -> tuple[Change, tuple[str, ...]]:
+    wanted = spec(version=version) if version else spec()
+    note = f"back to {generation}"
+    service, change, restored = await registry.roll_back(wanted, generation, actor="bob", note=note)
+    assert service == await registry.service("hello")
+    return change, restored.notes(generation)
+
+
+async def test_files_alone_that_come_back_make_a_generation_that_one_can_come_back_from(registry: Registry) -> None:
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"one")
+    await registry.restart("hello", actor="ann")
+    await push(registry, b"two")
+    assert await roll_back(registry, 1, "") == (Change.CONFIGURED, ())
+    file = await current(registry)
+    assert (file.generation, await registry.files.content(file.sha256)) == (3, b"one")
+    assert await roll_back(registry, 3, "") == (Change.UNCHANGED, ())
+    await roll_back(registry, 2, "")
+    assert await registry.files.content((await current(registry)).sha256) == b"two"
 
 
 async def test_what_is_not_kept_any_more_is_named(registry: Registry) -> None:
@@ -178,9 +206,138 @@ async def test_what_is_not_kept_any_more_is_named(registry: Registry) -> None:
     await registry.apply(spec(version="v2"), actor="ann")
     for number in range(4):
         await push(registry, b"%d" % number)
-    restored = await registry.files.restore("hello", 1, actor="bob")
-    assert (restored.files, restored.lost) == ((), ("app.toml",))
+    _, lost = await roll_back(registry, 1, "v1")
+    assert lost == ("app.toml: what was pushed until generation 1 is not kept any more",)
     assert (await current(registry)).revision == 5
+    assert (await registry.events("hello"))[-1].kind == "not restored"
+
+
+async def paths(registry: Registry, *, history: bool = False) -> list[tuple[str, int, bool]]:
+    service = await registry.service("hello")
+    assert service is not None
+    files = await registry.files.history("hello") if history else service.files
+    return [(file.path, file.revision, file.removed) for file in files]
+
+
+async def take_back(registry: Registry, path: str = "app.toml", keep: int = 3, **how: bool) -> ServiceFile:
+    return await registry.files.remove("hello", path, actor="bob", keep=keep, **how)
+
+
+async def test_what_is_taken_back_is_marked_until_it_is_done_with(registry: Registry, changes) -> None:
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"one", managed=True, restart=True)
+    await registry.files.laid("hello", "app.toml", 1, changed=True)
+    await push(registry, b"never laid", managed=True)
+    await changes()
+    would = await registry.files.removal("hello", "app.toml", actor="bob")
+    assert await changes() == []
+    marked = await take_back(registry)
+    assert {change.kind for change in await changes()} == {ChangeKind.FILES, ChangeKind.EVENT}
+    assert would.model_copy(update={"at": marked.at}) == marked
+    # What lies there is what was laid down last, not what was pushed last.
+    assert marked.sha256 == hashlib.sha256(b"one").hexdigest()
+    assert (marked.revision, marked.removed, marked.managed, marked.restart, marked.laid) == (
+        3,
+        True,
+        True,
+        False,
+        False,
+    )
+    assert (await registry.events("hello"))[-1].message == "app.toml, revision 3"
+    assert (await take_back(registry)).revision == 3
+    await registry.files.gone("hello", "app.toml", 2)
+    assert await paths(registry) == [("app.toml", 3, True)]
+    await changes()
+    await registry.files.gone("hello", "app.toml", 3)
+    assert {change.kind for change in await changes()} == {ChangeKind.FILE_LAID}
+    assert await paths(registry) == []
+    assert await paths(registry, history=True) == [
+        ("app.toml", 1, False),
+        ("app.toml", 2, False),
+        ("app.toml", 3, True),
+    ]
+    with pytest.raises(NotFound, match=r"nothing of hello is kept at app\.toml"):
+        await take_back(registry)
+    assert (await push(registry, b"anew")).revision == 4
+
+
+async def test_only_what_was_laid_down_may_go_and_what_is_not_managed_only_by_wish(registry: Registry) -> None:
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"one", "never", managed=True)
+    assert not (await take_back(registry, "never", delete=True)).managed
+    await push(registry, b"one", "once")
+    await registry.files.laid("hello", "once", 1, changed=True)
+    assert not (await take_back(registry, "once")).managed
+    assert (await take_back(registry, "once", delete=True)).managed
+    assert (await take_back(registry, "once")).managed
+    await registry.files.gone("hello", "once", 3)
+    # What somebody puts there from now on is his.
+    await push(registry, b"two", "once", managed=True)
+    assert not (await take_back(registry, "once")).managed
+
+
+async def test_nothing_is_kept_of_what_shall_be_forgotten(registry: Registry) -> None:
+    await registry.apply(spec(), actor="ann")
+    for path in ("a", "b", "c"):
+        await push(registry, path.encode(), path)
+        await push(registry, b"more" + path.encode(), path)
+    marked = await take_back(registry, "a", forget=True)
+    assert await contents(registry) == 4
+    await registry.files.gone("hello", "a", marked.revision)
+    await take_back(registry, "b")
+    await take_back(registry, "b", forget=True)
+    await registry.files.gone("hello", "b", 3)
+    marked = await take_back(registry, "c")
+    await registry.files.gone("hello", "c", marked.revision)
+    assert {path for path, *_ in await paths(registry, history=True)} == {"c"}
+    assert await contents(registry) == 2
+    assert (await take_back(registry, "c", forget=True)).laid
+    assert (await paths(registry, history=True), await contents(registry)) == ([], 0)
+    with pytest.raises(NotFound):
+        await take_back(registry, "c", forget=True)
+
+
+async def test_a_push_and_a_deletion_overtake_what_is_taken_back(registry: Registry) -> None:
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"one")
+    await take_back(registry)
+    again = await push(registry, b"one")
+    assert (again.revision, again.removed) == (3, False)
+    await registry.files.gone("hello", "app.toml", 2)
+    assert await paths(registry) == [("app.toml", 3, False)]
+    await registry.request_deletion("hello", actor="ann")
+    with pytest.raises(Refused, match="being deleted"):
+        await take_back(registry)
+
+
+async def test_a_rollback_brings_back_what_was_taken_back_and_takes_it_back_again(registry: Registry) -> None:
+    await registry.apply(spec(version="v1"), actor="ann")
+    await push(registry, b"one", managed=True)
+    await registry.files.laid("hello", "app.toml", 1, changed=True)
+    await registry.apply(spec(version="v2"), actor="ann")
+    await take_back(registry)
+    await registry.files.gone("hello", "app.toml", 2)
+    assert await roll_back(registry, 1, "v1") == (Change.CONFIGURED, ())
+    file = await current(registry)
+    assert (file.revision, file.managed, await registry.files.content(file.sha256)) == (3, True, b"one")
+    await registry.files.laid("hello", "app.toml", 3, changed=True)
+    await roll_back(registry, 2, "v2")
+    file = await current(registry)
+    assert (file.revision, file.removed, file.managed) == (4, True, True)
+    await registry.files.gone("hello", "app.toml", 4)
+    assert (await registry.files.restorable("hello", 2)).files == ()
+
+
+async def test_of_what_was_taken_back_the_oldest_is_forgotten(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.registry.files.REMOVED_KEPT", 2)
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"stays", "stays")
+    for path in ("a", "b", "c"):
+        await push(registry, path.encode(), path)
+        await registry.files.gone("hello", path, (await take_back(registry, path)).revision)
+    assert sorted({path for path, *_ in await paths(registry, history=True)}) == ["b", "c", "stays"]
 
 
 async def test_more_files_than_anybody_needs_are_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

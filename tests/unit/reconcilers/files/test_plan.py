@@ -11,7 +11,7 @@ from api.files import ServiceFile
 from api.service import Finalizer, Service
 from api.spec import ComponentSpec, ServiceSpec
 from reconcilers.files.model import NOTHING, Found, Observed
-from reconcilers.files.plan import Forget, LayDown, Remove, assume, looked_at, plan, plan_deletion
+from reconcilers.files.plan import Confirm, Forget, LayDown, Remove, assume, looked_at, plan, plan_deletion
 from tests.unit.reconcilers.memory import newborn
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -39,7 +39,7 @@ def test_a_service_without_files_needs_nothing() -> None:
     assert plan(service(), seen()).outcome.reason is Reason.NOT_NEEDED
 
 
-@pytest.mark.parametrize("found", [NOTHING, AS_PUSHED, Found("bb", 0o600, "1:1")])
+@pytest.mark.parametrize("found", [NOTHING, Found("aa", 0o600, OWN), Found("bb", 0o600, "1:1")])
 def test_what_was_pushed_is_laid_down_once_whatever_lies_there(found: Found) -> None:
     (action,) = plan(service(file()), seen(app_toml=found)).actions
     assert isinstance(action, LayDown)
@@ -47,6 +47,46 @@ def test_what_was_pushed_is_laid_down_once_whatever_lies_there(found: Found) -> 
     assert action.describe() == "lay down app.toml (pushed by ann)"
     assert action.told() == "app.toml (pushed by ann)"
     assert action.changes == (found.sha256 != "aa")
+
+
+def test_what_lies_there_as_it_was_pushed_is_not_written_again() -> None:
+    pushed = service(file())
+    (action,) = plan(pushed, seen(app_toml=AS_PUSHED)).actions
+    assert (type(action), action.follows) == (Confirm, True)
+    assert action.describe() == "find app.toml (it lies there as ann pushed it)"
+    assert assume(pushed, [action]).files[0].laid
+
+
+@pytest.mark.parametrize(
+    ("managed", "found", "kind", "said"),
+    [
+        (True, AS_PUSHED, Remove, "remove app.toml (unpushed by ann)"),
+        (
+            True,
+            Found("bb"),
+            Forget,
+            "forget app.toml (unpushed by ann, it is not as it was pushed: what lies there stays)",
+        ),
+        (True, Found(problem="a link"), Forget, "forget app.toml (unpushed by ann, it is not as it was pushed: what"),
+        (True, NOTHING, Forget, "forget app.toml (unpushed by ann, nothing lies there)"),
+        (False, AS_PUSHED, Forget, "forget app.toml (unpushed by ann, it is not managed: what lies there stays)"),
+    ],
+)
+def test_what_was_taken_back_goes_as_with_its_service_and_is_no_drift(
+    managed: bool, found: Found, kind: type, said: str
+) -> None:
+    before = service(file(managed=managed, removed=True), file("other", laid=True))
+    assert looked_at(before) == before.files[:1]
+    (action,) = plan(before, seen(app_toml=found)).actions
+    assert (type(action), action.follows) == (kind, True)
+    assert action.describe().startswith(said)
+    assert [one.path for one in assume(before, [action]).files] == ["other"]
+
+
+def test_what_cannot_be_looked_at_is_not_done_with() -> None:
+    broken = Found(problem="cannot be looked at", reason=Reason.FILES_FAILED)
+    found = plan(service(file(managed=True, removed=True)), seen(app_toml=broken))
+    assert (found.actions, found.outcome.reason) == ((), Reason.FILES_FAILED)
 
 
 def test_what_was_laid_down_and_is_not_managed_is_not_even_looked_at() -> None:
@@ -116,7 +156,8 @@ def test_files_stay_as_long_as_somebody_may_read_them(left: Finalizer) -> None:
         ({"managed": True, "laid": True}, Found("aa", 0o600, "5:5"), Remove, "remove app.toml"),
         ({"managed": True, "laid": True}, Found("bb"), Forget, "forget app.toml (it is not as it was pushed"),
         ({"managed": True, "laid": True}, Found(problem="a link"), Forget, "forget app.toml (it is not as it was"),
-        ({"managed": True, "laid": True}, NOTHING, Forget, "forget app.toml (it is not as it was pushed"),
+        ({"managed": True, "laid": True}, NOTHING, Forget, "forget app.toml (nothing lies there)"),
+        ({"managed": True, "removed": True}, AS_PUSHED, Remove, "remove app.toml (unpushed by ann)"),
         ({"managed": True, "laid": False}, AS_PUSHED, Forget, "forget app.toml (it is not as it was pushed"),
         ({"managed": False, "laid": True}, AS_PUSHED, Forget, "forget app.toml (it is not managed: what lies there"),
     ],

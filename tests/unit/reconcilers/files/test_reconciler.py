@@ -27,6 +27,7 @@ class Store:
         self.contents: dict[str, bytes] = {}
         self.laid_down: list[tuple[str, int, bool]] = []
         self.forgotten: list[str] = []
+        self.done_with: list[tuple[str, int]] = []
 
     def pushed(self, path: str, content: bytes, **fields: object) -> ServiceFile:
         sha256 = hashlib.sha256(content).hexdigest()
@@ -38,6 +39,9 @@ class Store:
 
     async def laid(self, service: str, path: str, revision: int, *, changed: bool) -> None:
         self.laid_down.append((path, revision, changed))
+
+    async def gone(self, service: str, path: str, revision: int) -> None:
+        self.done_with.append((path, revision))
 
     async def forget(self, service: str, path: str) -> None:
         self.forgotten.append(path)
@@ -80,6 +84,26 @@ async def test_the_same_content_once_more_is_no_change(files: Files, store: Stor
     await work(files, service(pushed))
     await work(files, service(pushed.model_copy(update={"revision": 2})))
     assert store.laid_down == [("a", 1, True), ("a", 2, False)]
+
+
+async def test_what_lies_there_already_keeps_its_inode(files: Files, store: Store, root: Path) -> None:
+    pushed = store.pushed("a", b"one")
+    await work(files, service(pushed))
+    before = (root / "hello/a").stat()
+    assert await work(files, service(pushed)) == ["find a (it lies there as ann pushed it)"]
+    assert (root / "hello/a").stat() == before
+    assert store.laid_down == [("a", 1, True), ("a", 1, False)]
+
+
+async def test_what_was_taken_back_goes_unless_somebody_made_it_his(files: Files, store: Store, root: Path) -> None:
+    kept, changed = store.pushed("kept", b"x", managed=True), store.pushed("changed", b"x", managed=True)
+    await work(files, service(kept, changed))
+    (root / "hello/changed").write_bytes(b"mine")
+    back = service(*(one.model_copy(update={"removed": True, "revision": 2}) for one in (kept, changed)))
+    await work(files, back)
+    assert names(root / "hello") == ["changed"]
+    assert sorted(store.done_with) == [("changed", 2), ("kept", 2)]
+    assert store.forgotten == []
 
 
 async def test_drift_of_what_is_managed_is_corrected_field_by_field(files: Files, store: Store, root: Path) -> None:
