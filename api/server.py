@@ -237,14 +237,11 @@ _KINDS: Final = {
 """By whether requests and answers are streams."""
 
 
-def rewrapped(handler: Handler, unary: Any, stream: Any, *, raw: bool = False) -> Handler:
-    """A handler of the same kind that calls `unary`, or `stream` where the answer is one.
-
-    With `raw` it is handed the requests as they came, in bytes.
-    """
+def rewrapped(handler: Handler, unary: Any, stream: Any) -> Handler:
+    """A handler of the same kind that calls `unary`, or `stream` where the answer is one."""
     return _KINDS[handler.request_streaming, handler.response_streaming](
         stream if handler.response_streaming else unary,
-        request_deserializer=None if raw else handler.request_deserializer,
+        request_deserializer=handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
 

@@ -105,7 +105,7 @@ async def _serve(settings: Settings) -> None:
         door = await open_door(settings, registry)
         certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
         tls = await asyncio.to_thread(make_tls, settings, certificate)
-        bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
+        bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)
         inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status)
         api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.

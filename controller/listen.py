@@ -59,10 +59,32 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of the agent a connection may have."""
+    """How much of the agent callers may have before anybody knows who they are."""
 
     message_bytes: int = 4 * 1024 * 1024
     streams: int = 256
+    """Over one connection."""
+    connections: int = 512
+    """Of all callers of one listener; more are closed at once."""
+    greeting_seconds: float = 10.0
+    """A connection has so long for its handshakes, and for what HTTP/2 begins with."""
+    idle_seconds: float = 300.0
+    """A connection without calls is closed after that; clients open another when they need one."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """As gRPC has them."""
+        greeting = round(self.greeting_seconds * 1000)
+        return [
+            ("grpc.max_receive_message_length", self.message_bytes),
+            ("grpc.max_concurrent_streams", self.streams),
+            ("grpc.max_allowed_incoming_connections", self.connections),
+            ("grpc.server_handshake_timeout_ms", greeting),
+            ("grpc.http2.settings_timeout", greeting),
+            ("grpc.max_connection_idle_ms", round(self.idle_seconds * 1000)),
+            # Who vanished without a word has streams that would be kept for hours.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+        ]
 
 
 async def start(
@@ -81,11 +103,7 @@ async def start(
     bounds = bounds or Bounds()
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor(), door.gate],
-        options=[
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", bounds.message_bytes),
-            ("grpc.max_concurrent_streams", bounds.streams),
-        ],
+        options=[("grpc.max_send_message_length", MAX_MESSAGE_BYTES), *bounds.options()],
     )
     methods.check(await _add_services(server, plane, inspection, files, door))
     _bind_socket(server, path)

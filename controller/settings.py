@@ -52,6 +52,11 @@ class ApiSettings(Model):
     )
     key_file: MaybePath = Field(default="", description="Its key, PEM: an ECDSA one, with which TLS 1.2 is refused.")
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Of one message to the agent.")
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        description="From all callers over TCP, and as many over the socket; more are closed at once.",
+    )
     max_streams: int = Field(default=256, ge=1, description="Calls at once over one connection; more have to wait.")
     max_calls_per_caller: int = Field(default=256, ge=1, description="Calls at once of one caller; more are refused.")
 

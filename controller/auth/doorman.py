@@ -36,16 +36,17 @@ class Doorman:
         if address == SOCKET:
             actor = metadata.read(context.invocation_metadata(), metadata.ACTOR)
             return Identity(name=actor[:_LONGEST_NAME] or "unknown", role=Role.ADMIN, how=How.SOCKET)
-        credentials = self._credentials(context, self._throttle.wait(address) > 0)
-        try:
-            identity = await self._ask(credentials)
-        except (Unauthenticated, Forbidden):
-            self._throttle.failed(address)
-            raise
+        with self._throttle.asking(address) as may_ask:
+            credentials = self._credentials(context, known_only=not may_ask)
+            try:
+                identity = await self._ask(credentials)
+            except (Unauthenticated, Forbidden):
+                self._throttle.failed(address)
+                raise
         if identity is not None:
             return identity
         if credentials.known_only:
-            raise TooMany(f"too many who came from {address} were nobody we know: try again in a minute")
+            raise TooMany(f"too many come from {address}, or were nobody we know: try again in a minute")
         self._throttle.failed(address)
         if not credentials.token:
             raise Unauthenticated("who are you? Log in with mcp login, or ask for a token")

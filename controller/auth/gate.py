@@ -1,7 +1,9 @@
 """Stands before every method: who calls, may they, are they not calling too much; and what is written down of it.
 
-Requests are parsed only once their caller may make them. The gate raises what
-the error interceptor, which stands before it, translates.
+To gRPC every method is one of streams, as only of those it takes no request
+before it is read: requests are taken, and parsed, once their caller may make
+them. On the wire there is no difference. The gate raises what the error
+interceptor, which stands before it, translates.
 """
 
 import asyncio
@@ -16,9 +18,9 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from api.access import AuditRecord, Identity, set_caller
-from api.errors import Forbidden, McpError, TooMany, Unauthenticated
+from api.errors import Forbidden, InvalidSpec, McpError, TooMany, Unauthenticated
 from api.gen.mcp.v1 import access_pb2
-from api.server import Context, Handler, answers, behavior_of, rewrapped
+from api.server import Context, Handler, answers, behavior_of
 from controller.auth.audit import Audit
 from controller.auth.doorman import SOCKET, Doorman, address_of
 from controller.auth.methods import Rule
@@ -83,28 +85,35 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
         rule = self._rules.get(method)
         if handler is None or rule is None:
             return grpc.stream_stream_rpc_method_handler(self._nowhere(method))
-        return rewrapped(handler, self._unary(method, rule, handler), self._stream(method, rule, handler), raw=True)
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, rule, handler) if handler.response_streaming else self._unary(method, rule, handler),
+            response_serializer=handler.response_serializer,
+        )
 
     def _nowhere(self, method: str) -> Callable[[Any, Context], Awaitable[None]]:
-        async def refused(request: Any, context: Context) -> None:  # noqa: ARG001  # gRPC's
+        async def refused(requests: Any, context: Context) -> None:  # noqa: ARG001  # gRPC's
             await self._doorman.identify(context)
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {method}")
 
         return refused
 
-    def _unary(self, method: str, rule: Rule, handler: Handler) -> Callable[[Any, Context], Awaitable[Message]]:
-        async def guarded(request: Any, context: Context) -> Message:
-            async with self._passing(method, rule, context) as call:
-                answer: Message = await behavior_of(handler)(_read(handler, request, call), context)
+    def _unary(self, method: str, rule: Rule, handler: Handler) -> Callable[[Any, Context], AsyncIterator[Message]]:
+        async def answer_to(requests: AsyncIterator[bytes], context: Context) -> Message:
+            async with self._passing(method, rule, context) as call, self._while_let_in(handler, call, context):
+                answer: Message = await behavior_of(handler)(await _read(handler, requests, call), context)
                 call.answered(answer)
                 return answer
+
+        async def guarded(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+            # Written down by now: who gives up while the answer travels changes nothing of what was done.
+            yield await answer_to(requests, context)
 
         return guarded
 
     def _stream(self, method: str, rule: Rule, handler: Handler) -> Callable[[Any, Context], AsyncIterator[Message]]:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Message]:
-            async with self._passing(method, rule, context) as call, self._while_let_in(call, context):
-                async for answer in answers(behavior_of(handler), _read(handler, request, call), context):
+        async def guarded(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+            async with self._passing(method, rule, context) as call, self._while_let_in(handler, call, context):
+                async for answer in answers(behavior_of(handler), await _read(handler, requests, call), context):
                     yield answer
 
         return guarded
@@ -141,10 +150,11 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
                 del self._calls[key]
 
     @asynccontextmanager
-    async def _while_let_in(self, call: Call, context: Context) -> AsyncIterator[None]:
-        """Ends what goes on inside once its caller would not be let in any more."""
+    async def _while_let_in(self, handler: Handler, call: Call, context: Context) -> AsyncIterator[None]:
+        """Ends a stream of requests or answers once its caller would not be let in any more."""
         identity = call.identity
-        if identity is None or call.address == SOCKET:
+        streams = handler.request_streaming or handler.response_streaming
+        if identity is None or call.address == SOCKET or not streams:
             yield
             return
         watch = asyncio.create_task(self._doorman.until_refused(identity, context), name="until-refused")
@@ -192,19 +202,20 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
         )
 
 
-def _read(handler: Handler, request: Any, call: Call) -> Any:
-    """The request, parsed and looked at; of a stream, as it comes."""
+async def _read(handler: Handler, requests: AsyncIterator[bytes], call: Call) -> Any:
+    """The request, parsed and looked at; of a stream, as it comes. Raises InvalidSpec where there is none."""
 
-    def parsed(raw: bytes) -> Any:
-        message: Any = handler.request_deserializer(raw) if handler.request_deserializer else raw
-        call.asked(message)
-        return message
-
-    async def each(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def each() -> AsyncIterator[Any]:
         async for raw in requests:
-            yield parsed(raw)
+            message: Any = handler.request_deserializer(raw) if handler.request_deserializer else raw
+            call.asked(message)
+            yield message
 
-    return each(request) if handler.request_streaming else parsed(request)
+    if handler.request_streaming:
+        return each()
+    async for message in each():
+        return message
+    raise InvalidSpec("", "the call carries no request")
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -1,9 +1,10 @@
-"""Slows down addresses from which nobody came too often, in bounded memory."""
+"""Slows down addresses from which nobody came too often, or too many come at once, in bounded memory."""
 
 import ipaddress
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,10 @@ _FORGOTTEN: Final = 600.0
 
 _REMEMBERED: Final = 4096
 """Addresses."""
+
+
+_AT_ONCE: Final = 64
+"""Callers of one address about whom somebody is asked."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,22 @@ class Throttle:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._asking: Counter[str] = Counter()
+
+    @contextmanager
+    def asking(self, address: str) -> Iterator[bool]:
+        """Whether somebody may be asked about a caller from there; it counts as one about whom one asks meanwhile."""
+        key = _network(address)
+        if self.wait(address) > 0 or self._asking[key] >= _AT_ONCE:
+            yield False
+            return
+        self._asking[key] += 1
+        try:
+            yield True
+        finally:
+            self._asking[key] -= 1
+            if not self._asking[key]:
+                del self._asking[key]
 
     def wait(self, address: str) -> float:
         """Seconds that it still has to wait; 0: none."""

@@ -84,7 +84,10 @@ async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, An
     door = await open_door(settings, registry)
     ca = EmbeddedCa.open(folder / "ca", "rift", clock)
     tls = make_tls(settings, open_certificate(settings, ca, clock))
-    bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams)
+    api = settings.api
+    bounds = listen.Bounds(
+        api.max_message_bytes, api.max_streams, api.max_connections, greeting_seconds=1, idle_seconds=1
+    )
     server = await listen.start(plane, Seen(), NoFiles(), door, folder / "agent.sock", tls, bounds)
     try:
         yield Served(folder, port, door, registry, plane)
