@@ -5,6 +5,7 @@ never come. What counts is the next listing.
 """
 
 import asyncio
+import re
 import socket
 import zlib
 from collections.abc import Awaitable, Iterable
@@ -29,6 +30,9 @@ from reconcilers.containers.watching.drain import Drains
 from reconcilers.containers.watching.picture import Picture
 
 T = TypeVar("T")
+
+_MISSING = re.compile(r"statfs (/.*): no such file or directory")
+"""How podman says that what is to be mounted is not there."""
 
 _AT_ONCE = timedelta(milliseconds=50)
 _LEAST_WORKOUTS = 4
@@ -298,6 +302,11 @@ def _is_free(port: int) -> bool:
 
 
 def _refused(name: str, error: EngineError) -> Terminal:
+    if missing := _MISSING.search(error.message):
+        message = (
+            f"the folder {missing[1]} of a volume of {name} is not on the node: make it there, or push a file into it"
+        )
+        return Terminal(Reason.CONTAINER_REFUSED, message)
     return Terminal(Reason.CONTAINER_REFUSED, f"{name}: {error.message}")
 
 

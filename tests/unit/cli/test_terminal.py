@@ -1,8 +1,5 @@
 """The command line on a terminal: a real one, made of a pseudo-terminal."""
 
-import asyncio
-import os
-import pty
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -10,68 +7,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from api.conditions import ConditionType
+from tests.terminal import Terminal
+from tests.terminal import terminal as of_size
 from tests.unit.cli.inspection import line
 from tests.unit.cli.plane import STEPS, Mcp
 from tests.unit.cli.test_apply import HELLO
 
-_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Terminal:
-    """What a command draws, and the keys that are pressed."""
-
-    def __init__(self, descriptor: int, process: asyncio.subprocess.Process) -> None:
-        self._descriptor = descriptor
-        self._process = process
-        self.drawn = ""
-
-    @property
-    def text(self) -> str:
-        """All that was ever drawn, without colours and cursor movements."""
-        return _STEERING.sub("", self.drawn).replace("\r", "")
-
-    async def until(self, words: str) -> None:
-        async with asyncio.timeout(20):
-            while words not in self.text:
-                await self._read()
-
-    async def end(self) -> int:
-        async with asyncio.timeout(20):
-            while await self._read():
-                pass
-            return await self._process.wait()
-
-    async def _read(self) -> bool:
-        try:
-            data = await asyncio.to_thread(os.read, self._descriptor, 65536)
-        except OSError:  # Linux' way of saying that nobody holds the other side any more
-            return False
-        self.drawn += data.decode()
-        return bool(data)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._descriptor, keys)
-
 
 @asynccontextmanager
-async def terminal(mcp: Mcp, *arguments: str, **environment: str) -> AsyncIterator[Terminal]:
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *("setsid", "--ctty", sys.executable, "-m", "cli.main", *arguments),
-        cwd=mcp.folder,
-        env=mcp.environment | {"PYTHONPATH": str(Path.cwd()), "TERM": "xterm", "COLUMNS": "120"} | environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    try:
-        yield Terminal(ours, process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
+async def terminal(
+    mcp: Mcp, *arguments: str, size: tuple[int, int] = (120, 40), **environment: str
+) -> AsyncIterator[Terminal]:
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    variables = mcp.environment | {"PYTHONPATH": str(Path.cwd())} | environment
+    async with of_size(command, variables, mcp.folder, size) as screen:
+        yield screen
 
 
 async def test_apply_draws_each_condition_as_it_turns_true(mcp: Mcp) -> None:
@@ -133,7 +83,7 @@ async def test_a_dumb_terminal_gets_plain_lines(mcp: Mcp) -> None:
 
 async def test_status_of_one_service_goes_on_below_its_own_beginning_on_a_narrow_terminal(mcp: Mcp) -> None:
     await mcp("apply", "-q", "-f", "-", stdin=HELLO)
-    async with terminal(mcp, "status", "hello", COLUMNS="40", NO_COLOR="1") as screen:
+    async with terminal(mcp, "status", "hello", size=(40, 24), NO_COLOR="1") as screen:
         assert await screen.end() == 0
     lines = [line.rstrip() for line in screen.text.splitlines()]
     assert all(len(line) <= 40 for line in lines)
@@ -145,11 +95,11 @@ async def test_status_of_one_service_goes_on_below_its_own_beginning_on_a_narrow
 async def test_status_and_events_are_coloured_and_go_on_below_their_own_beginning(mcp: Mcp) -> None:
     await mcp("apply", "-q", "-f", "-", stdin=HELLO)
     mcp.plane.note("hello", "failed", "ContainerFailed: " + "it exited with 1, " * 8)
-    async with terminal(mcp, "status", "hello", COLUMNS="80") as screen:
+    async with terminal(mcp, "status", "hello", size=(80, 24)) as screen:
         assert await screen.end() == 0
     assert "\x1b[32mhello on rift: ready" in screen.drawn
     assert "\x1b[2mgeneration 1" in screen.drawn
-    async with terminal(mcp, "events", "hello", COLUMNS="80") as screen:
+    async with terminal(mcp, "events", "hello", size=(80, 24)) as screen:
         assert await screen.end() == 0
     first, second, *_ = screen.text.splitlines()
     assert re.match(r"\d\d-\d\d \d\d:\d\d:\d\d  containers failed ContainerFailed: it", first)
