@@ -127,7 +127,7 @@ async def test_a_volume_that_does_not_exist(node: Node) -> None:
     nowhere = node.folder / "srv" / "nowhere"
     await node.apply(web("alpha", volumes=[f"{nowhere}:/data"]))
     condition = await node.until_reason("alpha", Reason.CONTAINER_REFUSED)
-    assert condition.message.startswith(f"the folder {nowhere} of a volume of alpha is not on the node")
+    assert condition.message.startswith(f"the folder {nowhere} of a volume of alpha-web is not on the node")
 
 
 async def test_a_container_that_listens_nowhere_is_never_ready(node: Node) -> None:
