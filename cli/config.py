@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import click
 from pydantic import AfterValidator, Field
@@ -13,7 +13,12 @@ from api.errors import Refused
 from api.fields import Name
 from api.manifest import InvalidManifest, read
 from api.model import Model
-from cli.options import Settings
+from cli.options import Settings, seconds
+
+
+def _time(value: str) -> str:
+    seconds(value)
+    return value
 
 
 def _address(value: str) -> str:
@@ -41,10 +46,24 @@ class Node(Model):
     key_file: str | None = Field(default=None, description="The key of `cert_file`, PEM.")
 
 
+class Defaults(Model):
+    """What is meant where neither an option nor the environment says so."""
+
+    node: Name | None = Field(
+        default=None, description="The node of what names none: neither --node nor, for a service, its definition."
+    )
+    timeout: Annotated[str, AfterValidator(_time)] | None = Field(
+        default=None, description="How long is waited until something is done: 30s, 2m, 1h."
+    )
+    wait: bool | None = Field(default=None, description="Whether it is waited for at all.")
+    output: Literal["table", "json", "yaml"] | None = Field(
+        default=None, description="What is printed: for people, or for programs."
+    )
+
+
 class Config(Model):
     """All nodes that the command knows."""
 
-    default_node: Name | None = Field(default=None, description="The node that is asked when nothing names one.")
     token_file: str | None = Field(
         default=None,
         description="Where `mcp login` keeps the token; relative to this file. Default: ~/.config/mcp/token.",
@@ -56,10 +75,15 @@ class Config(Model):
     mcias_ca_file: str | None = Field(
         default=None, description="The CA that signed MCIAS' certificate. Default: the system's CAs."
     )
+    defaults: Defaults = Field(default_factory=Defaults, description="What is meant where nothing else is said.")
     nodes: dict[Name, Node] = Field(min_length=1, description="The nodes, by name.")
 
 
-_TABLES: Tables = {Config: ("mcp.toml", "at the top, before the first table"), Node: ("a node", "in [nodes.<name>]")}
+_TABLES: Tables = {
+    Config: ("mcp.toml", "at the top, before the first table"),
+    Defaults: ("[defaults]", "in [defaults]"),
+    Node: ("a node", "in [nodes.<name>]"),
+}
 
 
 class UnknownNode(Refused):
@@ -88,20 +112,25 @@ class Nodes:
 
         Raises UnknownNode where it is `wanted` that mcp.toml does not know.
         """
+        name = self.meant(wanted)
+        if not name and self._config is not None:
+            raise click.UsageError(f"{self._path} has several nodes and no defaults.node: say which with --node")
+        return name
+
+    def meant(self, wanted: str | None = None) -> str:
+        """As `name`, but empty where nothing says which of several is to be asked, too."""
         if self._config is None:
             return ""
         asked = self._settings.node
         if asked and wanted and asked != wanted:
-            raise click.UsageError(f'the definition is for node "{wanted}", but --node says "{asked}"')
-        name = asked or wanted or self._config.default_node
+            raise click.UsageError(f'the definition is for node "{wanted}", but --node or MCP_NODE says "{asked}"')
+        name = asked or wanted or self._config.defaults.node
         if name is None and len(self._config.nodes) == 1:
             name = next(iter(self._config.nodes))
-        if name is None:
-            raise click.UsageError(f"{self._path} has several nodes and no default_node: say which with --node")
-        if name not in self._config.nodes:
+        if name is not None and name not in self._config.nodes:
             message = f'{self._path} knows no node "{name}", only {", ".join(self._config.nodes)}'
             raise UnknownNode(message) if name == wanted else click.UsageError(message)
-        return name
+        return name or ""
 
     def every(self) -> tuple[str, ...]:
         """The names of the nodes to ask about all that there is: the one that the options name, or all."""
@@ -164,16 +193,33 @@ def load(path: Path) -> Config:
     return config.model_copy(update={"nodes": nodes, "mcias_ca_file": _beside(path, config.mcias_ca_file)})
 
 
+def defaults(settings: Settings) -> dict[str, Any]:
+    """What mcp.toml says for options, by their parameters' names.
+
+    Nothing where there is none, or where it is wrong: whoever needs it says so.
+    """
+    if settings.address is not None:
+        return {}
+    try:
+        said = load(find(settings.config)).defaults
+    except click.UsageError:
+        return {}
+    within = seconds(said.timeout) if said.timeout else None
+    values = {"output": said.output, "wait": said.wait, "within": within}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def check(content: bytes | str, path: Path) -> Config:
     """What that content of mcp.toml says. Raises click.UsageError with all that is wrong with it."""
     try:
         config, lines = read(content, str(path), Config, _TABLES)
     except InvalidManifest as error:
         raise click.UsageError(str(error)) from error
-    if config.default_node is not None and config.default_node not in config.nodes:
-        line = lines.line_of(("default_node",))
+    node = config.defaults.node
+    if node is not None and node not in config.nodes:
+        line = lines.line_of(("defaults", "node"))
         raise click.UsageError(
-            f"{path}:{line}: default_node: there is no [nodes.{config.default_node}], only {', '.join(config.nodes)}"
+            f"{path}:{line}: defaults.node: there is no [nodes.{node}], only {', '.join(config.nodes)}"
         )
     return config
 

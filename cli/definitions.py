@@ -27,6 +27,15 @@ def defined(folder: Path) -> Iterator[tuple[str, Path]]:
         yield (name if isinstance(name, str) else path.stem), path
 
 
+def node_of(path: Path) -> str | None:
+    """The node that a definition names, however wrong the rest of it is; None where it names none."""
+    try:
+        node = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("node")
+    except (OSError, ValueError, RecursionError):
+        return None
+    return node if isinstance(node, str) else None
+
+
 def required(folder: Path, service: str) -> Path:
     """The file that defines the service. Raises click.UsageError."""
     path = definition(folder, service)

@@ -63,8 +63,9 @@ def remove(settings: Settings, name: str) -> int:
     if len(nodes) == 1:
         raise click.UsageError(f"{name} is the only node of {path}: remove the file, or add another node first")
     del nodes[name]
-    if document.get("default_node") == name:
-        del document["default_node"]
+    defaults = document.get("defaults", {})
+    if defaults.get("node") == name:
+        del defaults["node"]
     return _write(settings, path, document, name, "removed from")
 
 

@@ -6,12 +6,13 @@ Imports nothing heavy, since `mcp --help` reads it.
 import os
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
@@ -26,6 +27,18 @@ def duration(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def seconds(text: str) -> float:
+    """What a time such as `30s`, `2m` or `1h30m` means. Raises ValueError."""
+    parts = _PARTS.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError("is not a time such as 30s, 2m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +58,14 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
-    _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012  # click's types have no class variables
-    _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds; refuses what is not a number with a unit."""
         if isinstance(value, float):
             return value
-        parts = self._PARTS.findall(str(value))
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f'"{value}" is not a time such as 30s, 2m or 1h30m', param, ctx)
-        return sum(float(number) * self._UNITS[unit] for number, unit in parts)
+        try:
+            return seconds(str(value))
+        except ValueError as error:
+            self.fail(f'"{value}" {error}', param, ctx)
 
 
 class ServiceName(click.ParamType[str]):
@@ -78,7 +88,7 @@ class ServiceName(click.ParamType[str]):
 SERVICE = ServiceName()
 
 _COMMON = (
-    click.option("--node", metavar="NAME", help="Ask this node of mcp.toml."),
+    click.option("--node", metavar="NAME", envvar="MCP_NODE", show_envvar=True, help="Ask this node of mcp.toml."),
     click.option("--address", metavar="ADDR", help="Ask the agent at unix:///path or host:port; mcp.toml is not read."),
     click.option(
         "--config",
@@ -92,6 +102,8 @@ _COMMON = (
         type=click.Choice(["table", "json", "yaml"]),
         default="table",
         show_default=True,
+        envvar="MCP_OUTPUT",
+        show_envvar=True,
         help="What is printed: for people, or for programs.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
@@ -106,9 +118,23 @@ files = click.option(
     required=True,
     help="A definition, a folder of *.toml, or - for standard input. Can be repeated.",
 )
-wait = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
+wait = click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    envvar="MCP_WAIT",
+    show_envvar=True,
+    help="Wait until it is done.",
+)
 timeout = click.option(
-    "--timeout", "within", type=Duration(), default="2m", show_default=True, help="How long to wait: 30s, 2m, 1h."
+    "--timeout",
+    "within",
+    type=Duration(),
+    default="2m",
+    show_default=True,
+    envvar="MCP_TIMEOUT",
+    show_envvar=True,
+    help="How long to wait: 30s, 2m, 1h.",
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
 
@@ -139,8 +165,12 @@ def command(run: Callable[Concatenate[Settings, Params], Coroutine[Any, Any, int
 
         # gRPC reads it when it is imported; its own opinions have no place beside our sentences.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        settings = Settings(output, quiet, node, address, config)
+        unsaid = _unsaid(settings)
+        settings = replace(settings, output=unsaid.pop("output", output))
+        kwargs.update(unsaid)
         try:
-            return asyncio.run(run(Settings(output, quiet, node, address, config), *args, **kwargs))
+            return asyncio.run(run(settings, *args, **kwargs))
         except KeyboardInterrupt:
             return INTERRUPTED
 
@@ -148,3 +178,15 @@ def command(run: Callable[Concatenate[Settings, Params], Coroutine[Any, Any, int
     for option in reversed(_COMMON):
         decorated = option(decorated)
     return decorated
+
+
+def _unsaid(settings: Settings) -> dict[str, Any]:
+    """What mcp.toml says for parameters of this command that neither its caller nor the environment has set."""
+    from cli.config import defaults
+
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in defaults(settings).items()
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT
+    }

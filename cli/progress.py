@@ -53,24 +53,23 @@ class Progress:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self.tracks: dict[str, Track] = {}
+        self.tracks: list[Track] = []
 
-    def add(self, name: str, generation: int, *, started: float, steps: bool = True) -> None:
+    def add(self, name: str, generation: int, *, started: float, steps: bool = True) -> Track:
         """A service begins its way; `started` is of the monotonic clock, in seconds."""
-        self.tracks[name] = Track(name, generation, steps, started)
+        track = Track(name, generation, steps, started)
+        self.tracks.append(track)
+        return track
 
-    def show(self, service: Service, awaited: str) -> None:
+    def show(self, track: Track, service: Service, awaited: str) -> None:
         """The service changed."""
-        track = self.tracks[service.name]
         track.service, track.awaited = service, awaited
         if not self._output.terminal and track.steps:
             self._tell_steps(track)
 
-    def settled(self, settled: Settled) -> Track:
-        """The service's way has ended; a failure is told at once."""
-        track = self.tracks[settled.name]
+    def settled(self, track: Track, settled: Settled) -> None:
+        """The service's way has ended."""
         track.finished, track.end = time.monotonic(), settled
-        return track
 
     def _tell_steps(self, track: Track) -> None:
         for label, condition in track.conditions():
@@ -84,7 +83,7 @@ class Progress:
         """In a pipe, says what is awaited when nothing else is said."""
         while True:
             await asyncio.sleep(REMIND_SECONDS)
-            for track in self.tracks.values():
+            for track in self.tracks:
                 if track.finished is None and track.awaited not in track.told:
                     track.told.add(track.awaited)
                     self._output.line(f"{track.name} waiting: {track.awaited}")
@@ -125,7 +124,7 @@ class Progress:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        for track in self.tracks.values():
+        for track in self.tracks:
             cells: list[RenderableType] = [Text(track.name, style="bold")]
             if track.steps:
                 cells += [Text(f"{sign} {label}", style=style) for label, sign, style in _signs(track)]

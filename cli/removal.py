@@ -1,106 +1,125 @@
 """What `mcp delete` does, once its options are read."""
 
-import asyncio
-import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from api.client import Client
 from api.control_plane import Deleted
-from api.errors import ExitCode
-from cli.connect import connected
+from api.errors import McpError
+from cli.config import Nodes
+from cli.connect import ask_each, clients, failures, places
+from cli.handover import Course, Handover
 from cli.options import Settings, duration
 from cli.output import Output
-from cli.progress import Progress
-from cli.reports import DeletedService, DeleteReport
+from cli.progress import Track
+from cli.reports import DeletedService, DeleteReport, Unasked
 from cli.views import action_lines
-from cli.wait import End, Follower, Settled, deleted, following, settle
+from cli.wait import End, Goal, Settled, deleted
 
 
 async def delete(settings: Settings, names: Sequence[str], *, dry_run: bool, wait: bool, within: float) -> int:
     """Marks services for deletion and waits until they are gone; see `mcp delete --help`."""
-    output = Output(settings)
+    if dry_run:
+        return await _plan(settings, names)
     names = list(dict.fromkeys(names))
-    async with connected(settings, names[0]) as client, AsyncExitStack() as stack:
-        await asyncio.gather(*(client.get(name) for name in names))
-        if dry_run:
-            return await _plan(output, client, names)
-        follower = await stack.enter_async_context(following(client, names)) if wait else None
-        removal = Removal(output, client, follower)
-        try:
-            for name in names:
-                await removal.submit(name)
-            return await removal.finish(within)
-        except asyncio.CancelledError:
-            removal.say_that_it_goes_on()
-            raise
+    return await remove(settings, (await places(settings, names)).items(), wait=wait, within=within)
 
 
-async def _plan(output: Output, client: Client, names: Sequence[str]) -> int:
+async def _plan(settings: Settings, names: Sequence[str]) -> int:
+    output = Output(settings)
+    answers = await ask_each(settings, names, lambda client, name: client.delete(name, dry_run=True))
     reports = []
-    for name in names:
-        answer = await client.delete(name, dry_run=True)
-        output.line(f"{name} would be deleted")
-        output.lines(f"    {line}" for action in answer.actions for line in action_lines(action))
-        reports.append(DeletedService(name=name, actions=answer.actions))
-    output.document(DeleteReport(dry_run=True, services=tuple(reports)))
-    return ExitCode.DONE
+    for answer in answers:
+        if answer.value is not None:
+            output.line(f"{answer.service} would be deleted")
+            output.lines(f"    {line}" for action in answer.value.actions for line in action_lines(action))
+            reports.append(DeletedService(name=answer.service, node=answer.node, actions=answer.value.actions))
+    unasked, status = failures(output, answers)
+    output.document(DeleteReport(dry_run=True, services=tuple(reports), unasked=unasked))
+    return status
 
 
-class Removal:
+async def remove(
+    settings: Settings,
+    them: Iterable[tuple[str, str | McpError]],
+    *,
+    wait: bool,
+    within: float,
+    reported: bool = True,
+) -> int:
+    """Takes services away, each by its name and where it is, or why that is not known; the exit status.
+
+    `reported`: that is the whole result, for programs.
+    """
+    async with clients(Nodes(settings)) as to:
+        courses = [
+            Course(Deletion(name, "", to), place) if isinstance(place, McpError) else Course(Deletion(name, place, to))
+            for name, place in them
+        ]
+        return await Removal(Output(settings), courses, reported=reported).run(wait=wait, within=within)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A wish that a service be gone."""
+
+    name: str
+    node: str
+    to: Callable[[str], Client]
+
+    @property
+    def client(self) -> Client:
+        """A connection to the agent. Raises Refused where there can be none."""
+        return self.to(self.node)
+
+    async def submit(self) -> Deleted:
+        """Marks it. Raises NotFound."""
+        return await self.client.delete(self.name)
+
+
+class Removal(Handover[Deleted]):
     """Services that were marked for deletion, on their way out."""
 
-    def __init__(self, output: Output, client: Client, follower: Follower | None) -> None:
-        self._output = output
-        self._client = client
-        self._follower = follower
-        self._progress = Progress(output)
-        self._marked: dict[str, Deleted] = {}
-        self._ends: dict[str, tuple[Settled, float]] = {}
+    undone = "not deleted"
+    steps = False
 
-    async def submit(self, name: str) -> None:
-        """Marks one service."""
-        started = time.monotonic()
-        self._marked[name] = answer = await self._client.delete(name)
-        self._output.line(f"{name} is being deleted")
-        self._progress.add(name, answer.service.generation, started=started, steps=False)
+    def __init__(self, output: Output, courses: Sequence[Course[Deleted]], *, reported: bool) -> None:
+        super().__init__(output, courses)
+        self._reported = reported
 
-    async def finish(self, within: float) -> int:
-        """Waits as long as `within` seconds allow, and tells the end of each service."""
-        if self._follower is not None:
-            goals = {name: deleted(answer.service.uid) for name, answer in self._marked.items()}
-            answered = [answer.service for answer in self._marked.values()]
-            async with self._progress.shown():
-                async for settled in settle(self._follower, goals, answered, within, self._progress.show):
-                    track = self._progress.settled(settled)
-                    self._ends[settled.name] = (settled, track.seconds)
-        for settled, seconds in self._ends.values():
-            self._tell(settled, seconds, within)
-        self._output.document(DeleteReport(dry_run=False, services=tuple(map(self._report, self._marked))))
-        late = any(settled.end is End.TIMED_OUT for settled, _ in self._ends.values())
-        return ExitCode.TIMED_OUT if late else ExitCode.DONE
+    def tell_answer(self, label: str, answer: Deleted) -> None:  # noqa: ARG002  # they are all alike
+        """Says that it has begun."""
+        self.output.line(f"{label} is being deleted")
 
-    def _tell(self, settled: Settled, seconds: float, within: float) -> None:
-        if settled.end is End.DONE:
-            self._output.line(f"{settled.name} deleted in {seconds:.2f}s", style="green")
+    def goal(self, answer: Deleted) -> Goal:
+        """That very service is to be gone."""
+        return deleted(answer.service.uid)
+
+    def tell_end(self, track: Track, end: Settled, within: float) -> None:
+        """Says whether it is gone."""
+        if end.end is End.DONE:
+            self.output.line(f"{track.name} deleted in {track.seconds:.2f}s", style="green")
         else:
-            self._output.error(
-                f"{settled.name} timed out after {duration(within)}: {settled.message}; the deletion goes on"
-            )
+            how = f"timed out after {duration(within)}" if end.end is End.TIMED_OUT else "cannot be followed"
+            self.output.error(f"{track.name} {how}: {end.message}; the deletion goes on")
 
-    def say_that_it_goes_on(self) -> None:
+    def tell_interrupted(self, under_way: Sequence[str]) -> None:
         """The last words of an interrupted delete."""
-        under_way = [name for name in self._marked if name not in self._ends]
-        if under_way:
-            self._output.error(
-                f"interrupted: the deletion of {', '.join(under_way)} goes on; mcp status {under_way[0]} shows it"
-            )
+        self.output.error(
+            f"interrupted: the deletion of {', '.join(under_way)} goes on; mcp status {under_way[0]} shows it"
+        )
 
-    def _report(self, name: str) -> DeletedService:
-        settled, seconds = self._ends.get(name, (None, None))
+    def report(self, unasked: tuple[Unasked, ...]) -> None:
+        """What became of each."""
+        services = tuple(self._report_of(course) for course in self.courses if course.answer is not None)
+        if self._reported:
+            self.output.document(DeleteReport(dry_run=False, services=services, unasked=unasked))
+
+    def _report_of(self, course: Course[Deleted]) -> DeletedService:
         return DeletedService(
-            name=name,
-            end=settled.end if settled else None,
-            message=settled.message if settled else "",
-            seconds=None if seconds is None else round(seconds, 3),
+            name=course.errand.name,
+            node=course.errand.node,
+            end=course.end.end if course.end else None,
+            message=course.end.message if course.end else "",
+            seconds=None if course.seconds is None else round(course.seconds, 3),
         )

@@ -26,6 +26,16 @@ from api.spec import ServiceSpec
 from cli.wait import End
 
 
+class Unasked(Model):
+    """A node that did not answer, or a service for which nothing was done."""
+
+    node: str
+    """Empty where it is not known on which the service is, or where --address named the agent."""
+    service: str = ""
+    """Empty where the node was asked about all that it has."""
+    error: str
+
+
 class AppliedService(Model):
     """What became of one definition."""
 
@@ -54,6 +64,8 @@ class ApplyReport(Model):
 
     dry_run: bool
     services: tuple[AppliedService, ...]
+    unasked: tuple[Unasked, ...] = ()
+    """Those that were not applied."""
 
 
 class DifferingService(Model):
@@ -70,12 +82,15 @@ class DiffReport(Model):
     """`mcp diff`"""
 
     services: tuple[DifferingService, ...]
+    unasked: tuple[Unasked, ...] = ()
 
 
 class DeletedService(Model):
     """What became of one service that was to be taken away."""
 
     name: str
+    node: str
+    """Empty where --address named the agent."""
     actions: tuple[PlannedAction, ...] = ()
     end: End | None = None
     message: str = ""
@@ -87,16 +102,7 @@ class DeleteReport(Model):
 
     dry_run: bool
     services: tuple[DeletedService, ...]
-
-
-class Unasked(Model):
-    """A node that did not answer, or a service for which nothing was done."""
-
-    node: str
-    """Empty where it is not known on which the service is, or where --address named the agent."""
-    service: str = ""
-    """Empty where the node was asked about all that it has."""
-    error: str
+    unasked: tuple[Unasked, ...] = ()
 
 
 class StatusReport(Model):

@@ -1,51 +1,27 @@
 """What `mcp apply` and `mcp diff` do, once their options are read."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from api.client import Client
 from api.control_plane import Applied
 from api.errors import ExitCode, InvalidSpec, McpError, Refused, StaleGeneration
 from api.manifest import InvalidManifest, Manifest, Problem
-from api.service import Change, Convergence, Service
+from api.service import Change, Service
 from cli.config import Nodes, UnknownNode
-from cli.connect import client_for
+from cli.connect import clients
+from cli.handover import Course, Errand, Handover, label, undone
 from cli.options import Settings, duration
 from cli.output import Output
-from cli.progress import Progress
-from cli.reports import AppliedService, ApplyReport, DifferingService, DiffReport
-from cli.sources import manifests
+from cli.progress import Track
+from cli.reports import AppliedService, ApplyReport, DifferingService, DiffReport, Unasked
+from cli.sources import doubles, manifests
 from cli.views import action_lines, field_line
-from cli.wait import End, Follower, Goal, Settled, applied, following, settle
+from cli.wait import End, Goal, Settled, applied
 
 _CONCURRENT_CHECKS = 8
-
-
-class Asked(Protocol):
-    """Something that is asked of an agent, and that takes its time to be true."""
-
-    @property
-    def name(self) -> str:
-        """The service's name."""
-        ...
-
-    @property
-    def node(self) -> str:
-        """Empty where --address named the agent."""
-        ...
-
-    @property
-    def client(self) -> Client:
-        """A connection to the agent."""
-        ...
-
-    async def submit(self) -> Applied:
-        """Makes it the desired state."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +40,22 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A definition, or one component of it, and the agent that is to make it true."""
+    """A definition, or one component of it, and the node whose agent is to make it true."""
 
     manifest: Manifest
     node: str
-    client: Client
+    to: Callable[[str], Client]
     component: str = ""
 
     @property
     def name(self) -> str:
         """The service's name."""
         return self.manifest.spec.name
+
+    @property
+    def client(self) -> Client:
+        """A connection to the agent. Raises Refused where there can be none."""
+        return self.to(self.node)
 
     async def check(self) -> Applied:
         """What the agent would do about it, changing nothing. Raises InvalidManifest where it refuses."""
@@ -85,8 +66,9 @@ class Wish:
         return await self._placed(dry_run=False)
 
     async def _placed(self, *, dry_run: bool) -> Applied:
+        client = self.client
         try:
-            return await self.client.apply(self.manifest.spec, dry_run=dry_run, component=self.component)
+            return await client.apply(self.manifest.spec, dry_run=dry_run, component=self.component)
         except InvalidSpec as error:
             raise self.manifest.invalid(error) from error
         except (Refused, StaleGeneration) as error:
@@ -96,15 +78,13 @@ class Wish:
 
 @asynccontextmanager
 async def wishes(settings: Settings, files: Iterable[str], component: str = "") -> AsyncIterator[list[Wish]]:
-    """All definitions in `files`, each with a connection to its agent."""
-    found = manifests(files)
+    """All definitions in `files`, each with a way to its agent. Raises InvalidManifest with all that is wrong."""
     nodes = Nodes(settings)
-    chosen = [node_for(nodes, manifest) for manifest in found]
-    async with AsyncExitStack() as stack:
-        clients = {
-            node: await stack.enter_async_context(client_for(nodes.named(node))) for node in dict.fromkeys(chosen)
-        }
-        yield [Wish(manifest, node, clients[node], component) for manifest, node in zip(found, chosen, strict=True)]
+    found = [(node_for(nodes, manifest), manifest) for manifest in manifests(files)]
+    if problems := tuple(doubles(found)):
+        raise InvalidManifest(problems)
+    async with clients(nodes) as to:
+        yield [Wish(manifest, node, to, component) for node, manifest in found]
 
 
 def node_for(nodes: Nodes, manifest: Manifest) -> str:
@@ -116,41 +96,54 @@ def node_for(nodes: Nodes, manifest: Manifest) -> str:
         raise InvalidManifest((Problem(manifest.source, line, "node", error.message),)) from error
 
 
-async def check_all(them: Sequence[Wish]) -> list[Applied]:
-    """What the agents would do, in order. Raises InvalidManifest with all that any of them refuses."""
+async def check_all(them: Sequence[Wish]) -> tuple[list[Course[Applied]], list[Applied]]:
+    """The wishes, of which those have an error whose agents did not answer; and the answers of the others, in order.
+
+    Raises InvalidManifest with all that any agent refuses: then nothing is changed anywhere.
+    """
     room = asyncio.Semaphore(_CONCURRENT_CHECKS)
 
-    async def check(wish: Wish) -> Applied:
+    async def check(wish: Wish) -> Applied | McpError:
         async with room:
-            return await wish.check()
+            try:
+                return await wish.check()
+            except McpError as error:
+                return error
 
-    answers = await asyncio.gather(*(check(wish) for wish in them), return_exceptions=True)
+    answers = await asyncio.gather(*map(check, them))
     refused = [answer for answer in answers if isinstance(answer, InvalidManifest)]
     if refused:
         raise InvalidManifest(tuple(problem for error in refused for problem in error.problems))
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return [answer for answer in answers if isinstance(answer, Applied)]
+    courses = [
+        Course[Applied](wish, answer if isinstance(answer, McpError) else None)
+        for wish, answer in zip(them, answers, strict=True)
+    ]
+    label(courses)
+    return courses, [answer for answer in answers if isinstance(answer, Applied)]
 
 
 async def diff(settings: Settings, files: Iterable[str]) -> int:
     """Says what applying would change; FAILED where it would change anything."""
     output = Output(settings)
     async with wishes(settings, files) as them:
-        answers = await check_all(them)
+        courses, answers = await check_all(them)
+    unasked, status = undone(output, courses, "not compared")
     differing = []
-    for wish, answer in zip(them, answers, strict=True):
-        tell_plan(output, wish.name, answer)
+    for course, answer in zip((course for course in courses if course.error is None), answers, strict=True):
+        tell_plan(output, course.label, answer)
         differing.append(
             DifferingService(
-                name=wish.name, node=wish.node, change=answer.change, fields=answer.fields, actions=answer.actions
+                name=course.errand.name,
+                node=course.errand.node,
+                change=answer.change,
+                fields=answer.fields,
+                actions=answer.actions,
             )
         )
     output.line(_summary(answers))
-    output.document(DiffReport(services=tuple(differing)))
+    output.document(DiffReport(services=tuple(differing), unasked=unasked))
     same = all(answer.change is Change.UNCHANGED and not answer.actions for answer in answers)
-    return ExitCode.DONE if same else ExitCode.FAILED
+    return status or (ExitCode.DONE if same else ExitCode.FAILED)
 
 
 async def apply(
@@ -161,33 +154,21 @@ async def apply(
     async with wishes(settings, files, component) as them:
         if dry_run:
             return await plan(output, them)
-        if len(them) > 1:
-            await check_all(them)
-        return await carry_out(output, them, wait=wait, within=within)
-
-
-async def carry_out(output: Output, them: Sequence[Asked], *, wait: bool, within: float) -> int:
-    """Hands all over, then waits for them as long as that; tells what became of each."""
-    async with AsyncExitStack() as stack:
-        followers = await _subscribe(stack, them) if wait else {}
-        rollout = Rollout(output, followers)
-        try:
-            await rollout.submit(them)
-            return await rollout.finish(within)
-        except asyncio.CancelledError:
-            rollout.say_that_it_goes_on()
-            raise
+        courses = (await check_all(them))[0] if len(them) > 1 else [Course[Applied](wish) for wish in them]
+        return await Rollout(output, courses).run(wait=wait, within=within)
 
 
 async def plan(output: Output, them: Sequence[Wish]) -> int:
     """Says what handing them over would do, and does nothing."""
-    answers = await check_all(them)
-    for wish, answer in zip(them, answers, strict=True):
-        tell_plan(output, wish.name, answer)
+    courses, answers = await check_all(them)
+    unasked, status = undone(output, courses, "not checked")
+    planned = list(zip((course for course in courses if course.error is None), answers, strict=True))
+    for course, answer in planned:
+        tell_plan(output, course.label, answer)
     output.line(_summary(answers))
-    reports = (report(wish, answer) for wish, answer in zip(them, answers, strict=True))
-    output.document(ApplyReport(dry_run=True, services=tuple(reports)))
-    return ExitCode.DONE
+    reports = tuple(report(course.errand, answer) for course, answer in planned)
+    output.document(ApplyReport(dry_run=True, services=reports, unasked=unasked))
+    return status
 
 
 def tell_plan(output: Output, name: str, answer: Applied) -> None:
@@ -210,125 +191,54 @@ def _summary(answers: Iterable[Applied]) -> str:
     )
 
 
-async def _subscribe(stack: AsyncExitStack, them: Sequence[Asked]) -> dict[Client, Follower]:
-    names: dict[Client, list[str]] = {}
-    for wish in them:
-        names.setdefault(wish.client, []).append(wish.name)
-    return {
-        client: await stack.enter_async_context(following(client, frozenset(wanted)))
-        for client, wanted in names.items()
-    }
-
-
-class Rollout:
+class Rollout(Handover[Applied]):
     """Definitions that were handed over, on their way to being true."""
 
-    def __init__(self, output: Output, followers: dict[Client, Follower]) -> None:
-        self._output = output
-        self._followers = followers
-        self._progress = Progress(output)
-        self._submitted: dict[str, tuple[Asked, Applied]] = {}
-        self._goals: dict[Client, dict[str, Goal]] = {client: {} for client in followers}
-        self._ends: dict[str, tuple[Settled, float]] = {}
+    undone = "not applied"
 
-    async def submit(self, them: Sequence[Asked]) -> None:
-        """Hands all over, in order, and tells what became of each. The first refusal ends it."""
-        for follower in self._followers.values():
-            follower.skip()
-        for wish in them:
-            started = time.monotonic()
-            try:
-                answer = await wish.submit()
-            except McpError as error:
-                raise self._with_what_was_done(error, them) from error
-            self._submitted[wish.name] = (wish, answer)
-            self._tell(wish.name, answer)
-            self._await(wish, answer, started)
-
-    def _tell(self, name: str, answer: Applied) -> None:
+    def tell_answer(self, label: str, answer: Applied) -> None:
+        """Says what became of the definition."""
         if answer.change is Change.UNCHANGED:
-            self._output.line(f"{name} unchanged")
+            self.output.line(f"{label} unchanged")
             return
-        self._output.line(f"{name} {answer.change} (generation {answer.service.generation})", style="green")
+        self.output.line(f"{label} {answer.change} (generation {answer.service.generation})", style="green")
         if answer.change is Change.CONFIGURED:
-            self._output.lines(field_line(change) for change in answer.fields)
+            self.output.lines(field_line(change) for change in answer.fields)
 
-    def _await(self, wish: Asked, answer: Applied, started: float) -> None:
-        if wish.client not in self._followers:
-            return
-        service = answer.service
-        goal = applied(service.uid, service.generation)
-        verdict, message = goal(service)
-        if answer.change is Change.UNCHANGED and verdict is Convergence.DONE:
-            # It is already as it should be: there is nothing to wait for or to add.
-            self._ends[wish.name] = (Settled(wish.name, End.DONE, message, service), 0.0)
-            return
-        self._goals[wish.client][wish.name] = goal
-        self._progress.add(wish.name, service.generation, started=started)
+    def goal(self, answer: Applied) -> Goal:
+        """That very generation is to converge."""
+        return applied(answer.service.uid, answer.service.generation)
 
-    def _with_what_was_done(self, error: McpError, them: Sequence[Asked]) -> McpError:
-        left = [wish.name for wish in them if wish.name not in self._submitted]
-        if not self._submitted:
-            return error
-        words = f"not applied: {', '.join(left)}; applied before: {', '.join(self._submitted)}"
-        if isinstance(error, InvalidManifest):
-            first = error.problems[0]
-            return InvalidManifest((*error.problems, Problem(first.source, first.line, "", words)))
-        return type(error)(f"{error.message}\n{words}")
-
-    async def finish(self, within: float) -> int:
-        """Waits as long as `within` seconds allow, and tells the end of each service."""
-        async with self._progress.shown():
-            await asyncio.gather(*(self._settle(client, within) for client in self._followers))
-        for name, (settled, seconds) in self._ends.items():
-            if name in self._progress.tracks:
-                self._tell_end(name, settled, seconds, within)
-        self._output.document(ApplyReport(dry_run=False, services=tuple(map(self._report_of, self._submitted))))
-        ends = {settled.end for settled, _ in self._ends.values()}
-        if End.FAILED in ends:
-            return ExitCode.FAILED
-        return ExitCode.TIMED_OUT if End.TIMED_OUT in ends else ExitCode.DONE
-
-    async def _settle(self, client: Client, within: float) -> None:
-        goals = self._goals[client]
-        answered = [self._submitted[name][1].service for name in goals]
-        async for settled in settle(self._followers[client], goals, answered, within, self._progress.show):
-            track = self._progress.settled(settled)
-            self._ends[settled.name] = (settled, track.seconds)
-            if not self._output.terminal:
-                self._tell_end(settled.name, settled, track.seconds, within)
-
-    def _tell_end(self, name: str, settled: Settled, seconds: float, within: float) -> None:
-        track = self._progress.tracks[name]
-        if "end" in track.told:
-            return
-        track.told.add("end")
-        match settled.end:
+    def tell_end(self, track: Track, end: Settled, within: float) -> None:
+        """Says whether it did."""
+        match end.end:
             case End.DONE:
-                self._output.line(f"{name} {_state(settled.service)} in {seconds:.2f}s", style="green")
+                self.output.line(f"{track.name} {_state(end.service)} in {track.seconds:.2f}s", style="green")
             case End.FAILED:
-                self._output.error(f"{name} failed: {settled.message}")
+                self.output.error(f"{track.name} failed: {end.message}")
             case End.TIMED_OUT:
-                self._output.error(
-                    f"{name} timed out after {duration(within)}, waiting: {settled.message}; the rollout goes on"
+                self.output.error(
+                    f"{track.name} timed out after {duration(within)}, waiting: {end.message}; the rollout goes on"
                 )
 
-    def say_that_it_goes_on(self) -> None:
+    def tell_interrupted(self, under_way: Sequence[str]) -> None:
         """The last words of an interrupted apply."""
-        under_way = [name for name in self._submitted if name not in self._ends]
-        if under_way:
-            self._output.error(
-                f"interrupted: the rollout of {', '.join(under_way)} goes on; mcp status {under_way[0]} shows it"
-            )
+        self.output.error(
+            f"interrupted: the rollout of {', '.join(under_way)} goes on; mcp status {under_way[0]} shows it"
+        )
 
-    def _report_of(self, name: str) -> AppliedService:
-        wish, answer = self._submitted[name]
-        settled, seconds = self._ends.get(name, (None, None))
-        return report(wish, answer, settled, seconds)
+    def report(self, unasked: tuple[Unasked, ...]) -> None:
+        """What became of each."""
+        services = tuple(
+            report(course.errand, course.answer, course.end, course.seconds)
+            for course in self.courses
+            if course.answer is not None
+        )
+        self.output.document(ApplyReport(dry_run=False, services=services, unasked=unasked))
 
 
 def report(
-    wish: Asked, answer: Applied, settled: Settled | None = None, seconds: float | None = None
+    wish: Errand[Applied], answer: Applied, settled: Settled | None = None, seconds: float | None = None
 ) -> AppliedService:
     """What became of it, for programs."""
     return AppliedService(

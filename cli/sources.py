@@ -24,7 +24,7 @@ def manifests(files: Iterable[str]) -> list[Manifest]:
             found.append(load(content, source))
         except InvalidManifest as error:
             problems += error.problems
-    problems += _doubles(found)
+    problems += doubles((manifest.spec.node, manifest) for manifest in found)
     if problems:
         raise InvalidManifest(tuple(problems))
     return found
@@ -54,11 +54,12 @@ def _limited(path: Path) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def _doubles(found: Iterable[Manifest]) -> Iterator[Problem]:
+def doubles(found: Iterable[tuple[str | None, Manifest]]) -> Iterator[Problem]:
+    """What is defined twice, each definition with its node."""
     first: dict[tuple[str | None, str], Manifest] = {}
-    for manifest in found:
+    for node, manifest in found:
         name = manifest.spec.name
-        other = first.setdefault((manifest.spec.node, name), manifest)
+        other = first.setdefault((node, name), manifest)
         if other is not manifest:
             place = f"{other.source}:{other.locate('name')}"
             yield Problem(manifest.source, manifest.locate("name"), "name", f'"{name}" is also defined in {place}')

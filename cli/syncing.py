@@ -1,22 +1,19 @@
 """What `mcp sync` and `mcp purge` do, once their options are read."""
 
 from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import click
 
 from api.client import Client
-from api.manifest import Manifest
 from api.service import Service
 from cli.config import Nodes
-from cli.connect import Answer, ask, client_for, failures
+from cli.connect import Answer, ask, failures
 from cli.definitions import defined
 from cli.options import Settings
 from cli.output import Output
-from cli.removal import delete
+from cli.removal import remove
 from cli.reports import PurgeReport, SyncReport
-from cli.rollout import Wish, carry_out, check_all, node_for, plan
+from cli.rollout import apply, node_for
 from cli.sources import manifests
 
 Found = Sequence[tuple[str, str]]
@@ -25,36 +22,26 @@ Found = Sequence[tuple[str, str]]
 
 async def sync(settings: Settings, *, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
     """Applies the services folder; see `mcp sync --help`."""
-    output = Output(settings)
     nodes = Nodes(settings)
-    found = [(node_for(nodes, manifest), manifest) for manifest in manifests([str(nodes.services)])]
-    answers = await ask(settings, lambda client: client.services())
-    unasked, status = failures(output, answers)
-    up = {answer.node for answer in answers if answer.error is None}
-    for node, manifest in found:
-        if node not in up:
-            output.error(f"{manifest.spec.name} not applied: {node or 'its node'} did not answer")
-    async with AsyncExitStack() as stack:
-        clients = {node: await stack.enter_async_context(client_for(nodes.named(node))) for node in up}
-        wishes = [Wish(manifest, node, clients[node]) for node, manifest in found if node in up]
-        if dry_run:
-            status = max(status, await plan(output, wishes))
-        else:
-            await check_all(wishes)
-            status = max(status, await carry_out(output, wishes, wait=wait, within=within))
+    folder = str(nodes.services)
+    status = await apply(settings, [folder], dry_run=dry_run, wait=wait, within=within)
     if not prune:
         return status
+    output = Output(settings)
+    found = {(node_for(nodes, manifest), manifest.spec.name) for manifest in manifests([folder])}
+    answers = await ask(settings, lambda client: client.services(), alone=False)
     extra = _extra(answers, found)
     _list(output, extra, "has no definition in the services folder")
+    unasked, unpruned = failures(output, answers, "not pruned")
+    status = max(status, unpruned)
     if extra and not dry_run:
         _confirm(f"Take {len(extra)} away?", yes=yes)
-        status = max(status, await _delete(settings, extra, wait=wait, within=within))
+        status = max(status, await _remove(settings, extra, wait=wait, within=within))
     output.document(SyncReport(pruned=tuple(f"{node}/{name}" for node, name in extra), unasked=unasked))
     return status
 
 
-def _extra(answers: Sequence[Answer[tuple[Service, ...]]], found: Sequence[tuple[str, Manifest]]) -> Found:
-    defined_there = {(node, manifest.spec.name) for node, manifest in found}
+def _extra(answers: Sequence[Answer[tuple[Service, ...]]], defined_there: Collection[tuple[str, str]]) -> Found:
     return [
         (answer.node, service.name)
         for answer in answers
@@ -75,7 +62,7 @@ async def purge(settings: Settings, *, yes: bool, dry_run: bool, wait: bool, wit
         output.line("nothing to forget")
     elif not dry_run:
         _confirm(f"Forget {len(idle)}?", yes=yes)
-        status = max(status, await _delete(settings, idle, wait=wait, within=within))
+        status = max(status, await _remove(settings, idle, wait=wait, within=within))
     names = tuple(f"{node}/{name}" for node, name in idle)
     output.document(PurgeReport(dry_run=dry_run, services=names, unasked=unasked))
     return status
@@ -88,13 +75,8 @@ async def _idle(client: Client, written: Collection[str]) -> list[str]:
     return [service.name for service in services if service.name not in alive and service.name not in written]
 
 
-async def _delete(settings: Settings, them: Found, *, wait: bool, within: float) -> int:
-    status = 0
-    for node in dict.fromkeys(node for node, _ in them):
-        there = replace(settings, node=node or None, output="table")
-        names = [name for other, name in them if other == node]
-        status = max(status, await delete(there, names, dry_run=False, wait=wait, within=within))
-    return status
+async def _remove(settings: Settings, them: Found, *, wait: bool, within: float) -> int:
+    return await remove(settings, ((name, node) for node, name in them), wait=wait, within=within, reported=False)
 
 
 def _list(output: Output, them: Found, why: str) -> None:

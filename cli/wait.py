@@ -10,19 +10,26 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from api.client import Client
 from api.conditions import ConditionType, Reason, Status
 from api.control_plane import Watched
-from api.errors import NotFound, RegistryUnavailable, Unreachable
+from api.errors import McpError, NotFound, RegistryUnavailable, Unreachable
 from api.service import Convergence, Service, convergence
+
+T = TypeVar("T")
 
 Goal = Callable[[Service | None], tuple[Convergence, str]]
 """Whether a service is where it should be (None: it is gone), and what is awaited or wrong."""
 
-_AWAY = (Unreachable, RegistryUnavailable)
+AWAY = (Unreachable, RegistryUnavailable)
+"""What is over once the agent is back."""
+
+Lost = Callable[[McpError], None]
+"""Is told, once each time, that an agent cannot be heard any more."""
 
 
 class End(StrEnum):
@@ -53,6 +60,7 @@ class Follower:
     services: dict[str, Service] = field(default_factory=dict)
     away: str = ""
     """Why the agent cannot be heard at the moment."""
+    lost: Lost = lambda _: None
     _news: asyncio.Queue[Watched | Exception] = field(default_factory=asyncio.Queue)
 
     async def changes(self) -> AsyncIterator[Watched]:
@@ -96,15 +104,16 @@ class Follower:
             self._take(Watched(deleted=name))
         return stream
 
-    async def follow(self, stream: AsyncIterator[Watched]) -> None:
-        """Takes in what comes, subscribing again whenever the stream breaks."""
+    async def follow(self, stream: AsyncIterator[Watched] | None = None) -> None:
+        """Takes in what comes, subscribing again whenever the stream breaks; None: it is not open yet."""
         try:
             while True:
                 try:
-                    async for watched in stream:
+                    async for watched in stream or await self.subscribe():
                         self._take(watched)
-                except _AWAY as error:
+                except AWAY as error:
                     self.away = error.message
+                    self.lost(error)
                 stream = await self._subscribe_again()
         except Exception as error:  # told to whoever reads the changes
             self._news.put_nowait(error)
@@ -126,17 +135,39 @@ class Follower:
 def retrying() -> AsyncRetrying:
     """Until the agent is back; whoever waits brings the time limit."""
     return AsyncRetrying(
-        retry=retry_if_exception_type(_AWAY),
+        retry=retry_if_exception_type(AWAY),
         wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.1),
         reraise=True,
     )
 
 
+async def listen(client: Client, stream: Callable[[], AsyncIterator[T]], lost: Lost) -> AsyncIterator[T]:
+    """What streams bring until one ends by itself: another is opened whenever the agent went away and is back."""
+    while True:
+        try:
+            async for one in stream():
+                yield one
+        except AWAY as error:
+            lost(error)
+        else:
+            return
+        async for attempt in retrying():
+            with attempt:
+                await client.events(limit=1)
+
+
 @asynccontextmanager
-async def following(client: Client, names: Collection[str] = ()) -> AsyncIterator[Follower]:
-    """Follows these services (empty: all); on entry their snapshot is there. Raises Unreachable."""
-    follower = Follower(client, names)
-    task = asyncio.create_task(follower.follow(await follower.subscribe()), name="follow")
+async def following(client: Client, names: Collection[str] = (), lost: Lost | None = None) -> AsyncIterator[Follower]:
+    """Follows these services (empty: all); on entry their snapshot is there. Raises Unreachable.
+
+    With `lost`, which is told of it, an agent that is away at first is waited for as one that goes away later.
+    """
+    if lost is None:
+        follower = Follower(client, names)
+        stream = await follower.subscribe()
+    else:
+        follower, stream = Follower(client, names, lost=lost), None
+    task = asyncio.create_task(follower.follow(stream), name="follow")
     try:
         yield follower
     finally:

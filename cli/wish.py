@@ -10,9 +10,10 @@ from api.service import Change
 from cli.config import Nodes
 from cli.connect import connected, placed
 from cli.definitions import definition, set_active
+from cli.handover import Course
 from cli.options import Settings, target
 from cli.output import Output
-from cli.rollout import Order, apply, carry_out
+from cli.rollout import Order, Rollout, apply
 
 
 async def order(
@@ -22,8 +23,8 @@ async def order(
     settings = await placed(settings, service)
     node = Nodes(settings).name()
     async with connected(settings) as client:
-        asked = Order(service, node, client, lambda: act(client))
-        return await carry_out(Output(settings), [asked], wait=wait, within=within)
+        asked = Course[Applied](Order(service, node, client, lambda: act(client)))
+        return await Rollout(Output(settings), [asked]).run(wait=wait, within=within)
 
 
 async def activate(settings: Settings, wanted: str, *, active: bool, wait: bool, within: float) -> int:
@@ -108,7 +109,7 @@ async def drain(settings: Settings, node: str, *, active: bool, wait: bool, with
             output.line(f"node {node} has nothing to {'start' if active else 'stop'}")
             return 0
         orders = [Order(one.name, node, client, _activation(client, one.name, active)) for one in services]
-        return await carry_out(output, orders, wait=wait, within=within)
+        return await Rollout(output, list(map(Course[Applied], orders))).run(wait=wait, within=within)
 
 
 DRAINED = "drained with its node"

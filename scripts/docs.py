@@ -85,7 +85,11 @@ The first of these that exists is read: `--config FILE`, `$MCP_CONFIG`, `$XDG_CO
 (`~/.config/mcp/mcp.toml`), `/srv/mcp/mcp.toml`, `/etc/mcp/mcp.toml`. [deploy/mcp.toml](../../deploy/mcp.toml) is a
 commented example.
 
-Which node is asked about a definition: `--node`, else the definition's `node`, else `default_node`, else the only one
+What an option says, or else the environment (`MCP_NODE`, `MCP_OUTPUT`, `MCP_TIMEOUT`, `MCP_WAIT`), or else `[defaults]`
+in mcp.toml, or else what is built in: that is what a command goes by. `MCP_NODE` is as `--node`, for all commands of a
+shell; `defaults.node` is for what names no node.
+
+Which node is asked about a definition: `--node`, else the definition's `node`, else `defaults.node`, else the only one
 there is. A command about a service takes the node from its definition in the services folder; where there is none, it
 is the node whose agent knows the service. A list without `--node` is of all nodes. With `--address` that agent is
 asked, and no settings are read.
@@ -106,7 +110,12 @@ def document() -> str:
     context = click.Context(main.cli, info_name="mcp")
     commands = every_command(context)
     parts = [INTRODUCTION, *_exit_statuses(), "\n## Settings: mcp.toml\n", SETTINGS]
-    parts += [*_model_table(config.Config), *_model_table(config.Node), "\n## Options of every command\n\n"]
+    parts += [
+        *_model_table(config.Config),
+        *_model_table(config.Defaults),
+        *_model_table(config.Node),
+        "\n## Options of every command\n\n",
+    ]
     parts += _options(option for option in commands["apply"].params if option.name in COMMON)
     for name, command in commands.items():
         parts += _command(name, command, context)

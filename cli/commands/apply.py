@@ -24,8 +24,9 @@ async def cli(settings: Settings, files: tuple[str, ...], dry_run: bool, wait: b
     All definitions are read and checked before the first is handed over: a
     mistake in one changes nothing anywhere. One line tells what became of each
     (created, configured, unchanged); then apply waits until that very
-    generation runs, and says what it is waiting for. Interrupting it leaves
-    the rollout going.
+    generation runs, and says what it is waiting for. Each definition goes to
+    its node; one whose node is down is told, and holds up no other.
+    Interrupting it leaves the rollout going.
     """
     from cli.rollout import apply
 

@@ -22,8 +22,9 @@ async def cli(settings: Settings, services: tuple[str, ...], dry_run: bool, wait
     """Take services away, with all that belongs to them.
 
     Routes go first, then containers, certificates and ports. What MCP did not
-    make stays untouched, and so does the data below /srv. Where one of the
-    services does not exist, none is taken away.
+    make stays untouched, and so does the data below /srv. Services of several
+    nodes go side by side; one that cannot be taken away is told, and the others
+    go nevertheless.
     """
     from cli.removal import delete
 

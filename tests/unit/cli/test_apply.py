@@ -213,20 +213,20 @@ async def test_what_the_agent_refuses_in_one_file_changes_nothing_anywhere(mcp: 
 
 
 @pytest.mark.parametrize(
-    ("refusal", "status", "words"),
+    ("refusal", "status", "words", "done"),
     [
-        (Refused("it is being deleted"), 5, "b.toml:1: it is being deleted\nb.toml:1: "),
-        (RegistryUnavailable("the disk is full"), 4, "mcp: the disk is full\n"),
+        (Refused("it is being deleted"), 5, "b not applied on rift: b.toml:1: it is being deleted\n", ["a", "c"]),
+        # That is no fault of b's: what is still to be asked of that node would fail as well.
+        (RegistryUnavailable("the disk is full"), 4, "b, c not applied on rift: the disk is full\n", ["a"]),
     ],
 )
-async def test_a_refusal_after_the_check_says_what_was_done_and_what_was_not(
-    mcp: Mcp, refusal: McpError, status: int, words: str
+async def test_what_is_refused_after_the_check_is_told_and_the_others_are_done(
+    mcp: Mcp, refusal: McpError, status: int, words: str, done: list[str]
 ) -> None:
     mcp.plane.refusals, mcp.plane.late = {"b": refusal}, True
     files = [mcp.write(f"{name}.toml", other(name)) for name in "abc"]
     ran = await mcp("apply", *[part for file in files for part in ("-f", file)])
-    assert ran.status == status
-    assert ran.stderr == f"{words}not applied: b, c; applied before: a\n"
+    assert (ran.status, ran.stderr, list(mcp.plane.registry)) == (status, words, done)
 
 
 async def test_a_node_that_nobody_knows_is_told_with_its_line(mcp: Mcp) -> None:
@@ -240,6 +240,9 @@ async def test_a_node_that_nobody_knows_is_told_with_its_line(mcp: Mcp) -> None:
 async def test_two_definitions_of_one_service_are_refused(mcp: Mcp) -> None:
     ran = await mcp("apply", "-f", mcp.write("a.toml", HELLO), "-f", mcp.write("b.toml", HELLO))
     assert (ran.status, ran.stderr) == (5, 'b.toml:1: name: "hello" is also defined in a.toml:1\n')
+    # The node that one of them names is the one that is meant by the other.
+    mcp.write("b.toml", f'node = "rift"\n{HELLO}')
+    assert (await mcp("apply", "-f", "a.toml", "-f", "b.toml")).status == 5
 
 
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing(mcp: Mcp) -> None:

@@ -188,10 +188,11 @@ async def test_delete_waits_until_all_is_gone(mcp: Mcp) -> None:
     assert mcp.plane.registry == {}
 
 
-async def test_delete_of_one_that_is_unknown_deletes_none(mcp: Mcp) -> None:
+async def test_delete_of_one_that_is_unknown_deletes_the_others(mcp: Mcp) -> None:
     await applied(mcp, "hello")
-    assert (await mcp("delete", "hello", "nobody")).status == 5
-    assert not mcp.plane.registry["hello"].deleting
+    ran = await mcp("delete", "hello", "nobody")
+    assert (ran.status, list(mcp.plane.registry)) == (5, [])
+    assert ran.stderr == 'nobody not deleted on rift: there is no service "nobody" on node rift\n'
 
 
 async def test_a_dry_run_of_delete_deletes_nothing(mcp: Mcp) -> None:

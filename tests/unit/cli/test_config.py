@@ -6,7 +6,7 @@ import pytest
 from click import UsageError
 
 from api.manifest import read
-from cli.config import Config, Node, Nodes, UnknownNode, candidates, find, load
+from cli.config import Config, Defaults, Node, Nodes, UnknownNode, candidates, find, load
 from cli.options import Settings
 
 TWO = """\
@@ -40,6 +40,7 @@ def test_the_commented_example_is_read_and_sets_every_field() -> None:
     content = Path("deploy/mcp.toml").read_text()
     config, _ = read(content, "deploy/mcp.toml", Config, {})
     assert config.model_fields_set == set(Config.model_fields)
+    assert config.defaults.model_fields_set == set(Defaults.model_fields)
     assert set().union(*(node.model_fields_set for node in config.nodes.values())) == set(Node.model_fields)
     for place in ("--config", "MCP_CONFIG", *(str(path) for path in candidates()[1:]), "~/.config/mcp/mcp.toml"):
         assert place in content
@@ -48,7 +49,7 @@ def test_the_commented_example_is_read_and_sets_every_field() -> None:
 def test_a_node_is_chosen_by_flag_then_definition_then_default_then_being_the_only_one(path: Path) -> None:
     assert Nodes(settings(path, node="orion")).name() == "orion"
     assert Nodes(settings(path)).name("orion") == "orion"
-    path.write_text(f'default_node = "rift"\n{TWO}')
+    path.write_text(f'[defaults]\nnode = "rift"\n{TWO}')
     assert Nodes(settings(path)).name() == "rift"
     assert Nodes(settings(path, node="orion")).name() == "orion"
     path.write_text(TWO.split("[nodes.orion]", maxsplit=1)[0])
@@ -69,8 +70,8 @@ def test_an_address_needs_no_settings() -> None:
 @pytest.mark.parametrize(
     ("node", "wanted", "message"),
     [
-        ("rift", "orion", 'the definition is for node "orion", but --node says "rift"'),
-        (None, None, "several nodes and no default_node"),
+        ("rift", "orion", 'the definition is for node "orion", but --node or MCP_NODE says "rift"'),
+        (None, None, "several nodes and no defaults.node"),
         ("vega", None, 'knows no node "vega", only rift, orion'),
     ],
 )
@@ -108,9 +109,15 @@ def test_mistakes_are_told_with_their_place(path: Path) -> None:
     assert refusal(path, '[nodes.rift]\naddress = "/run/x"') == (
         'f:2: nodes.rift.address: "/run/x" is not an address such as unix:///run/mcp/agent.sock or rift.example:9444'
     )
-    assert refusal(path, f'default_node = "vega"\n{TWO}') == (
-        "f:1: default_node: there is no [nodes.vega], only rift, orion"
+    assert refusal(path, f'[defaults]\nnode = "vega"\n{TWO}') == (
+        "f:2: defaults.node: there is no [nodes.vega], only rift, orion"
     )
+    wrong = f'[defaults]\ntimeout = "5"\nwait = "no"\noutput = "xml"\n{TWO}'
+    assert refusal(path, wrong).splitlines() == [
+        'f:2: defaults.timeout: "5" is not a time such as 30s, 2m or 1h30m',
+        'f:3: defaults.wait: must be true or false, not "no"',
+        'f:4: defaults.output: must be "table", "json" or "yaml", not "xml"',
+    ]
     assert refusal(path, "[nodes") == "f:1: this is not TOML: Expected ']' at the end of a table declaration"
     path.unlink()
     with pytest.raises(UsageError, match="cannot be read: No such file"):
