@@ -45,11 +45,18 @@ def host(settings: str = "") -> Iterator[Host]:
 
 
 def definition(
-    host: Host, name: str, *, image: str = images.HELLO, needs: Iterable[str] = (), strategy: str = "recreate"
+    host: Host,
+    name: str,
+    *,
+    image: str = images.HELLO,
+    needs: Iterable[str] = (),
+    strategy: str = "recreate",
+    active: bool = True,
 ) -> str:
     """The smallest useful service: one container, reached by HTTPS under its own name."""
     return f"""\
 name = "{name}"
+active = {str(active).lower()}
 depends_on = {list(needs)}
 [[components]]
 name = "web"

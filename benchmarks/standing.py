@@ -21,6 +21,7 @@ _WINDOW = 60.0
 """Seconds over which it is measured; longer than every period in the agent but the resync's ten minutes."""
 _STARTS = 5
 _COMMANDS = 15
+_MANY = 1000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -63,11 +64,14 @@ def commands() -> list[Result]:
         caller = Caller(host.address, host.ca_file)
         for number in range(20):
             caller.wait(hostname(f"shown-{number}"))
-        shown = [("--help",), ("status",), ("ps",)]
-        return [
-            Figure.median(f"mcp {' '.join(words)}", _times(_COMMANDS, partial(command, host, *words)))
-            for words in shown
-        ]
+        few = [_typed(host, words) for words in ("--help", "status", "ps")]
+        for number in range(_MANY - 20):
+            agent.apply(f"many-{number:03}", active=False)
+        return [*few, *[_typed(host, words, f", {_MANY} services of which 20 run") for words in ("status", "list")]]
+
+
+def _typed(host: Host, words: str, setting: str = "") -> Figure:
+    return Figure.median(f"mcp {words}{setting}", _times(_COMMANDS, partial(command, host, words)))
 
 
 def _at_rest(host: Host) -> list[Result]:
