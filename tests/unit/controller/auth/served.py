@@ -38,6 +38,8 @@ class Served:
     door: Door
     registry: Registry
     plane: RecordingPlane
+    seen: Seen
+    files: NoFiles
 
     @property
     def ca_file(self) -> Path:
@@ -80,7 +82,7 @@ async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, An
     document["auth"] = {"recheck_seconds": 0.1, **sections.get("auth", {})}
     settings = Settings.model_validate(document)
     registry = await Registry.open(settings.registry_url, "rift")
-    plane = RecordingPlane()
+    plane, seen, files = RecordingPlane(), Seen(), NoFiles()
     door = await open_door(settings, registry)
     ca = EmbeddedCa.open(folder / "ca", "rift", clock)
     tls = make_tls(settings, open_certificate(settings, ca, clock))
@@ -88,9 +90,9 @@ async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, An
     bounds = listen.Bounds(
         api.max_message_bytes, api.max_streams, api.max_connections, greeting_seconds=1, idle_seconds=1
     )
-    server = await listen.start(plane, Seen(), NoFiles(), door, folder / "agent.sock", tls, bounds)
+    server = await listen.start(plane, seen, files, door, folder / "agent.sock", tls, bounds)
     try:
-        yield Served(folder, port, door, registry, plane)
+        yield Served(folder, port, door, registry, plane, seen, files)
     finally:
         await server.stop(None)
         await registry.close()

@@ -15,7 +15,6 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from api.access import How, Identity, Role, Token, TokenRequest
 from api.client import Client
@@ -149,76 +148,6 @@ async def test_errors_travel_through_the_door_as_themselves(served: Served) -> N
     async with served.client() as client:
         with pytest.raises(Unauthenticated, match="Log in with mcp login"):
             await client.services()
-
-
-# Streams
-
-
-async def ends(stream: Any, kind: type[McpError]) -> str:
-    """How a stream ends, which it has to do soon."""
-    try:
-        async with asyncio.timeout(5):
-            async for _ in stream:
-                pass
-    except kind as error:
-        return error.message
-    raise AssertionError("it ended as if all were well")
-
-
-@pytest.fixture
-def endless(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """Its streams go on for ever."""
-
-    async def forever(service: str = "", *, after_id: int = 0) -> AsyncIterator[Any]:
-        for event in await served.plane.events(service):
-            yield event
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(served.plane, "watch_events", forever)
-    return served
-
-
-async def test_a_stream_ends_soon_after_its_token_is_revoked(endless: Served) -> None:
-    async with endless.client(await endless.token()) as client:
-        stream = client.watch_events()
-        await anext(stream)
-        await endless.registry.doors.revoke_token("ci")
-        assert "was revoked" in await ends(stream, Unauthenticated)
-
-
-async def test_a_stream_ends_when_its_token_expires(endless: Served) -> None:
-    token = await endless.token(expires_at=utc_now() + timedelta(seconds=0.7))
-    async with endless.client(token) as client:
-        stream = client.watch_events()
-        await anext(stream)
-        assert "expired meanwhile" in await ends(stream, Unauthenticated)
-    assert [record.outcome for record in await endless.audit()] == ["UNAUTHENTICATED"]
-
-
-async def test_a_stream_of_the_socket_and_of_a_token_that_holds_go_on(endless: Served) -> None:
-    async with endless.client(await endless.token()) as remote, endless.local() as local:
-        for client in (remote, local):
-            stream = client.watch_events()
-            await anext(stream)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await anext(stream)
-
-
-async def test_health_and_reflection_are_streams_behind_the_door_too(served: Served) -> None:
-    metadata = (("authorization", f"bearer  {await served.token(role=Role.VIEWER)} "),)
-    async with served.channel() as channel:
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", metadata=metadata)
-        assert await watch.read() == b"\x08\x01"
-        ask = reflection_pb2.ServerReflectionRequest(list_services="")
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        answer = await stub.ServerReflectionInfo(iter([ask]), metadata=metadata).read()
-        assert len(answer.list_services_response.service) == 5
-        await served.registry.doors.revoke_token("ci")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async with asyncio.timeout(5):
-                await watch.read()
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 # TLS
