@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -109,22 +110,25 @@ class Progress:
     def _live(self) -> Iterator[None]:
         from rich.live import Live
 
+        console = self._output.console()
         with Live(
-            get_renderable=self.picture,
-            console=self._output.console(),
+            get_renderable=lambda: self.picture(console.height),
+            console=console,
             refresh_per_second=10,
             vertical_overflow="visible",
         ):
             yield
 
-    def picture(self) -> "RenderableType":
-        """A row for each service: its conditions, the time, and what is awaited."""
+    def picture(self, lines: int) -> "RenderableType":
+        """A row for each service that these lines have room for: its conditions, the time, and what is awaited."""
+        from rich.console import Group
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
+        shown, rest = _fitting(self.tracks, lines)
         table = Table.grid(padding=(0, 2))
-        for track in self.tracks:
+        for track in shown:
             cells: list[RenderableType] = [Text(track.name, style="bold")]
             if track.steps:
                 cells += [Text(f"{sign} {label}", style=style) for label, sign, style in _signs(track)]
@@ -133,7 +137,32 @@ class Progress:
                 _last_word(track) if track.end else Spinner("dots", Text(printable(track.awaited), style="dim"))
             )
             table.add_row(*cells)
-        return table
+        return Group(table, Text(rest, style="dim")) if rest else table
+
+
+def _fitting(tracks: Sequence[Track], lines: int) -> tuple[Sequence[Track], str]:
+    """Those that are shown in so many lines, in their order, and what is said of the others.
+
+    A picture that is higher than its terminal cannot be drawn over: who is on
+    the way is shown before who failed, and who is done comes last.
+    """
+    room = max(1, lines - 2)
+    if len(tracks) <= room:
+        return tracks, ""
+    ranked = sorted(tracks, key=_rank)
+    chosen = {id(track) for track in ranked[:room]}
+    others = Counter(_RANKS[_rank(track)] for track in ranked[room:])
+    said = ", ".join(f"{count} {word}" for word, count in others.items())
+    return [track for track in tracks if id(track) in chosen], f"and {len(tracks) - room} more: {said}"
+
+
+_RANKS = ("on the way", "failed", "done")
+
+
+def _rank(track: Track) -> int:
+    if track.end is None:
+        return 0
+    return 2 if track.end.end is End.DONE else 1
 
 
 def _signs(track: Track) -> Iterator[tuple[str, str, str]]:

@@ -55,6 +55,27 @@ async def test_ctrl_c_leaves_the_rollout_going_and_the_terminal_as_it_was(mcp: M
     assert screen.drawn.rindex("\x1b[?25h") > screen.drawn.rindex("\x1b[?25l")
 
 
+async def test_more_services_than_lines_are_counted_and_those_on_their_way_are_shown(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "stall"
+    folder = mcp.folder / "many"
+    folder.mkdir()
+    names = [f"s{number:02}" for number in range(30)]
+    for name in names:
+        (folder / f"{name}.toml").write_text(HELLO.replace('"hello"', f'"{name}"', 1))
+    async with terminal(mcp, "apply", "-f", "many", size=(100, 12)) as screen:
+        await screen.until("and 20 more: 20 on the way")
+        for name in names[:15]:
+            mcp.plane.converge(name)
+        await screen.until("and 20 more: 5 on the way, 15 done")
+        for name in names[15:]:
+            mcp.plane.converge(name)
+        assert await screen.end() == 0
+    assert screen.text.count("s29 ready in ") == 1
+    # Each picture is drawn over the one before, and so is not higher than the terminal.
+    steps_up = [run.count("A") for run in re.findall(r"(?:\x1b\[1A(?:\x1b\[2K)?)+", screen.drawn)]
+    assert 5 < max(steps_up) < 12
+
+
 async def test_watch_shows_changes_on_a_screen_of_its_own(mcp: Mcp) -> None:
     await mcp("apply", "-q", "-f", mcp.write("hello.toml", HELLO))
     async with terminal(mcp, "watch") as screen:
