@@ -5,7 +5,7 @@ from datetime import datetime
 
 from api.access import AuditRecord, Token
 from cli.output import Table
-from cli.views import age, span
+from cli.views import age, moment, span
 
 
 def tokens_table(tokens: Iterable[Token], now: datetime) -> Table:
@@ -24,13 +24,13 @@ def _token_row(token: Token, now: datetime) -> tuple[str, ...]:
 
 def audit_table(records: Iterable[AuditRecord]) -> Table:
     """One row a call, in the order of the records."""
-    headers = ("AT", "ACTOR", "FROM", "CALL", "SERVICE", "GENERATION", "OUTCOME", "DETAIL")
+    headers = ("TIME", "ACTOR", "FROM", "CALL", "SERVICE", "GENERATION", "OUTCOME", "DETAIL")
     return Table(headers, tuple(_audit_row(record) for record in records))
 
 
 def _audit_row(record: AuditRecord) -> tuple[str, ...]:
     return (
-        f"{record.at:%Y-%m-%d %H:%M:%S}",
+        moment(record.at),
         f"{record.actor} ({record.role})" if record.role else record.actor or "nobody known",
         record.address,
         record.method.rpartition("/")[2],

@@ -209,8 +209,8 @@ async def test_the_audit_says_who_did_what_and_who_was_refused(world: World) -> 
     environment = {"MCP_TOKEN_FILE": str(world.mcp.folder / "root")}
     shown = await world.mcp("audit", **environment)
     hint = "Log in with mcp login, or ask for a token"
-    assert [line.split()[2:] for line in shown.lines] == [
-        ["FROM", "CALL", "SERVICE", "GENERATION", "OUTCOME", "DETAIL"],
+    assert [line.split()[1:] for line in shown.lines] == [
+        ["ACTOR", "FROM", "CALL", "SERVICE", "GENERATION", "OUTCOME", "DETAIL"],
         ["root", "(admin)", "127.0.0.1", "CreateToken", "-", "-", "OK", "token", "ci"],
         [
             "nobody",
