@@ -16,7 +16,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from api.access import TokenName
-from api.fields import Name, Version
+from api.fields import ImageName, Name, Version
 from api.notation import field_path, toml_value
 from api.secrecy import mask
 from api.spec import (
@@ -60,8 +60,12 @@ def _pattern(annotated: Any) -> str:
 _PATTERNS = {
     _pattern(Name): "must be lower case letters, digits and inner dashes, at most 63",
     _pattern(TokenName): "must be lower case letters, digits and inner .-_@, at most 63",
+    _pattern(ImageName): 'must be an image\'s name without registry and tag, such as "metacrypt-web"',
     _pattern(Version): 'must be an image tag such as v1.0.0 (letters, digits, "_.-", at most 128)',
 }
+
+_A_KEY = "[key]"
+"""What pydantic appends to the place of a free key that is itself wrong."""
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -91,8 +95,12 @@ def complaints(
         # A list is also called too short when it merely holds wrong items, which are reported themselves.
         if details["type"] == "too_short" and details["input"]:
             continue
-        value = details["input"] if document is None else _value_at(document, details["loc"])
-        found.append(Complaint(details["loc"], _sentence(details, value, tables)))
+        place, value = details["loc"], details["input"]
+        if place[-1:] == (_A_KEY,):
+            place = place[:-1]
+        elif document is not None:
+            value = _value_at(document, place)
+        found.append(Complaint(place, _sentence(details, value, tables)))
     return tuple(found)
 
 

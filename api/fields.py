@@ -165,6 +165,8 @@ Image = Annotated[str, AfterValidator(_image)]
 Text = Annotated[str, AfterValidator(_without_nul)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$")]
+"""The last part of a repository's name, as registries have it (OCI distribution spec)."""
 PortEntry = Annotated[str, AfterValidator(_port_mapping)]
 VolumeEntry = Annotated[str, AfterValidator(_volume)]
 EnvironmentEntry = Annotated[str, AfterValidator(_environment)]

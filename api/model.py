@@ -6,4 +6,6 @@ from pydantic import BaseModel, ConfigDict
 class Model(BaseModel):
     """A frozen value; two with equal fields are equal."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False, validate_default=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_enum_values=False, validate_default=False, defer_build=True
+    )

@@ -171,7 +171,7 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
         name=component.name,
         active=spec.runs(component.name),
         container_name=container_name(spec.name, component.name),
-        image=_image(spec, index, component, defaults),
+        image=image_reference(spec, index, defaults),
         network=network,
         user=component.user or defaults.user,
         restart=component.restart or defaults.restart,
@@ -273,7 +273,9 @@ def _update(index: int, component: ComponentSpec, network: str) -> ResolvedUpdat
     return ResolvedUpdate(blue_green=blue_green, deadline=duration(update.deadline), drain=duration(update.drain))
 
 
-def _image(spec: ServiceSpec, index: int, component: ComponentSpec, defaults: Defaults) -> str:
+def image_reference(spec: ServiceSpec, index: int, defaults: Defaults) -> str:
+    """What that component's image is called in full. Raises InvalidSpec where nothing says so, or pins nothing."""
+    component = spec.components[index]
     field = f"components[{index}].image"
     image = component.image or _derived_image(spec, index, component, defaults)
     if "@" in image:
@@ -297,8 +299,12 @@ def _derived_image(spec: ServiceSpec, index: int, component: ComponentSpec, defa
             field,
             f'component "{component.name}" names no image and the agent has no defaults.registry to derive it from',
         )
-    name = spec.name if index == 0 else f"{spec.name}-{component.name}"
-    return f"{defaults.registry.rstrip('/')}/{name}:{version}"
+    return f"{defaults.registry.rstrip('/')}/{derived_image_name(spec, index)}:{version}"
+
+
+def derived_image_name(spec: ServiceSpec, index: int) -> str:
+    """What a derived image of that component is called, without registry and tag."""
+    return spec.name if index == 0 else f"{spec.name}-{spec.components[index].name}"
 
 
 def _route(spec: ServiceSpec, component: ComponentSpec, route: RouteSpec, defaults: Defaults) -> ResolvedRoute:

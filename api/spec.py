@@ -21,6 +21,7 @@ from api.fields import (
     Hostname,
     HttpPath,
     Image,
+    ImageName,
     Labels,
     Name,
     Port,
@@ -200,7 +201,10 @@ class ComponentSpec(Model):
 class BuildSpec(Model):
     """How `mcp build` makes the images."""
 
-    images: dict[str, Text] = Field(default_factory=dict, description="Image name to Dockerfile.")
+    images: dict[ImageName, Text] = Field(
+        default_factory=dict,
+        description="Image name, the last part of what a component's image is called, to Dockerfile.",
+    )
 
 
 class SnapshotSpec(Model):

@@ -28,7 +28,7 @@ from reconcilers.containers.policy import Policy
 def _registry(value: str) -> str:
     found = HOST_PORT.fullmatch(value if ":" in value.rpartition("]")[2] else f"{value}:443")
     if found is None or int(found[2]) > 65535 or "/" in value:
-        raise ValueError(f'"{value}" is not host:port such as "mcr.example:8443"')
+        raise ValueError('is not host:port such as "mcr.example:8443"')
     return value
 
 

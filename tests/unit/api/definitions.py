@@ -40,6 +40,7 @@ def distinct(items: st.SearchStrategy[Any], key: str, least: int) -> st.SearchSt
     return st.lists(items, min_size=least, max_size=3, unique_by=identity).map(tuple)
 
 
+image_names = st.from_regex(r"[a-z0-9]{1,5}([._-][a-z0-9]{1,5})?", fullmatch=True)
 routes = st.builds(
     RouteSpec,
     name=st.none() | names,
@@ -106,7 +107,7 @@ services = st.builds(
     path=st.none() | texts,
     tier=st.none() | st.sampled_from(Tier),
     depends_on=lists(st.sampled_from(["no-such-1", "no-such-2"])),
-    build=st.none() | st.builds(BuildSpec, images=st.dictionaries(texts, texts, max_size=3)),
+    build=st.none() | st.builds(BuildSpec, images=st.dictionaries(image_names, texts, max_size=3)),
     snapshot=st.none() | st.builds(SnapshotSpec, method=st.none() | texts, exclude=lists(texts)),
     components=distinct(components, "name", 1),
 )

@@ -200,6 +200,14 @@ def test_a_quoted_key_is_found() -> None:
     assert load(HELLO, "f").lines.line_of(("build", "images", "odd.name")) == 5
 
 
+def test_a_wrong_key_is_named_where_it_is_written() -> None:
+    (problem,) = problems(
+        'name = "x"\n[build.images]\nx = "Dockerfile"\n"r/web:v1" = "x"\n[[components]]\nname = "web"'
+    )
+    wanted = 'must be an image\'s name without registry and tag, such as "metacrypt-web"'
+    assert problem == f'f:4: build.images.r/web:v1: {wanted}, not "r/web:v1"'
+
+
 def test_what_the_agent_finds_wrong_gets_its_place_in_the_file() -> None:
     error = load(HELLO, "hello.toml").invalid(InvalidSpec("components[1].image", "has no tag"))
     assert str(error) == "hello.toml:25: components[1].image: has no tag"
@@ -413,6 +421,7 @@ def test_every_pattern_has_a_sentence() -> None:
     def patterns(schema: object) -> set[str]:
         if isinstance(schema, dict):
             own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+            own |= set(schema.get("patternProperties", ()))
             return own.union(*(patterns(value) for value in schema.values()))
         return set().union(*(patterns(value) for value in schema)) if isinstance(schema, list) else set()
 

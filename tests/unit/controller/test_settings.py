@@ -185,7 +185,7 @@ def test_variables_of_others_are_none_of_ours(tmp_path: Path) -> None:
         ),
         (
             "[registries.'https://mcr']",
-            '{f}:1: registries.https://mcr.[key]: "https://mcr" is not host:port such as "mcr.example:8443"',
+            '{f}:1: registries.https://mcr: "https://mcr" is not host:port such as "mcr.example:8443"',
         ),
         (
             "[registries.'mcr:1']\npasword_file = 'x'",
