@@ -302,6 +302,17 @@ class UndefinedService(Model):
     containers: int
 
 
+class SnapshotStatus(Model):
+    """The snapshots of what the agent keeps."""
+
+    taken_at: datetime | None = None
+    """The last good one; null: there is none."""
+    failed_at: datetime | None = None
+    """The last one that failed; null: none did."""
+    problem: str = ""
+    """Why that is not as it should be."""
+
+
 class NodeStatus(Model):
     """The agent and what it depends on."""
 
@@ -313,3 +324,6 @@ class NodeStatus(Model):
     suspended: int = 0
     parts: tuple[PartStatus, ...] = ()
     undefined: tuple[UndefinedService, ...] = ()
+    at: datetime | None = None
+    """The node's time as it answered; null from an agent that does not tell."""
+    snapshots: SnapshotStatus = SnapshotStatus()

@@ -122,7 +122,7 @@ def nodes_table(nodes: Iterable[KnownNode], now: datetime) -> Table:
                 age(node.status.started_at, now) if node.status else "",
                 str(node.status.services) if node.status else "",
                 str(node.status.ready) if node.status else "",
-                node.error or "; ".join(parts_lines(node.status) if node.status else ()),
+                node.error or "; ".join(_problems(node.status) if node.status else ()),
             )
             for node in nodes
         ),
@@ -202,6 +202,12 @@ def _running_version(service: Service, spec: ComponentSpec | None, seen: Compone
     if spec is None:
         return ""
     return version(spec.image) if spec.image else spec.version or service.spec.version or ""
+
+
+def _problems(node: NodeStatus) -> Iterator[str]:
+    yield from parts_lines(node)
+    if node.snapshots.problem:
+        yield f"snapshots: {node.snapshots.problem}"
 
 
 def parts_lines(node: NodeStatus) -> Iterator[str]:

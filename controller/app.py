@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from api.errors import Refused, RegistryUnavailable
-from api.service import Service
+from api.service import Service, SnapshotStatus
 from controller import listen
 from controller.adoption import Adopter
 from controller.agent import Agent, Loops, Task
@@ -32,6 +32,7 @@ from controller.metrics import Metrics
 from controller.outside import Outside, open_outside
 from controller.preview import Preview
 from controller.queue import WorkQueue
+from controller.recovery import history
 from controller.registry import Registry, utc_now
 from controller.rollouts import Rollouts
 from controller.settings import ImageRegistrySettings, Settings
@@ -81,7 +82,8 @@ async def _serve(settings: Settings) -> None:
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
         issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)
         node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
-        inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, utc_now())
+        snapshots = partial(_snapshots, settings)
+        inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, snapshots, utc_now)
         preview = Preview(node.reconcilers)
         plane = LocalControlPlane(
             settings.node,
@@ -106,11 +108,14 @@ async def _serve(settings: Settings) -> None:
         certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
         tls = await asyncio.to_thread(make_tls, settings, certificate)
         bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)
-        inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status)
+        inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status, certificate)
         api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
+        metrics.watch_snapshots(snapshots)
+        if certificate is not None:
+            metrics.watch_certificate(lambda: certificate.shown().not_after)
         ready = partial(_problem, loop, inspector)
         stack.enter_context(HttpServer(settings.metrics.listen, metrics.app(), ready))
         loops = Loops(
@@ -258,6 +263,10 @@ async def _open_ca(settings: Settings) -> EmbeddedCa:
         return await asyncio.to_thread(EmbeddedCa.open, Path(settings.state_dir) / "ca", settings.node, utc_now)
     except CaUnusable as error:
         raise Refused(str(error)) from error
+
+
+def _snapshots(settings: Settings) -> SnapshotStatus:
+    return history.look(settings, utc_now())
 
 
 def _services(loop: asyncio.AbstractEventLoop, registry: Registry) -> tuple[Service, ...] | None:

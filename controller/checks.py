@@ -11,7 +11,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from api.inspection import Finding, FindingState
-from api.service import Service
+from api.service import Service, SnapshotStatus
 from reconcilers.containers.model import ContainerObservation, Observation
 
 _OLDEST_PODMAN: Final = (4, 0)
@@ -157,6 +157,20 @@ def certificates(services: Iterable[Service], now: datetime) -> Finding:
     return ok("certificates", f"{len(all_of_them)} laid down, none expired")
 
 
+def api_certificate(not_after: datetime, kept: str, now: datetime, *, given: bool) -> Finding:
+    """The one that callers over TCP are shown; `kept` says why it is not another one by now."""
+    check, end = "API certificate", f"until {not_after:%Y-%m-%d}"
+    advice = "mend the files of api.cert_file and api.key_file: they are read again as they change"
+    if not given:
+        advice = "see what CA says above: the agent renews it by itself, with the next connection"
+    if now >= not_after:
+        return problem(check, f"expired on {not_after:%Y-%m-%d}: nobody who verifies it comes in", advice)
+    if kept:
+        return warning(check, f"the one before, {end}, is shown: {kept}", advice)
+    soon = given and not_after - now < _SOON / 3
+    return warning(check, end, "put a new one in its place; the agent reads it by itself") if soon else ok(check, end)
+
+
 def writable(check: str, folder: Path) -> Finding:
     """Whether the agent can put files there."""
     if not folder.is_dir():
@@ -226,6 +240,18 @@ def ports(low: int, high: int, given: int, ephemeral: range) -> Finding:
         "connections may take a port before a container does"
     )
     return warning("ports", f"{found}: {max(0, left)} are left to routes alone", advice)
+
+
+# The way back.
+
+
+def snapshots(found: SnapshotStatus, folder: Path) -> Finding:
+    """Whether what the agent keeps could be had again."""
+    if found.problem:
+        advice = "systemctl enable --now mcp-agent-snapshot.timer, and try: mcp-agent snapshot"
+        return warning("snapshots", f"{folder}: {found.problem}", advice)
+    last = f"the last one is of {found.taken_at:%Y-%m-%d %H:%M} UTC" if found.taken_at else "none yet, as all is new"
+    return ok("snapshots", f"{folder}: {last}")
 
 
 # What is left.

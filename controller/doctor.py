@@ -16,6 +16,8 @@ from api.errors import RegistryUnavailable
 from api.inspection import Finding
 from api.service import NodeStatus
 from controller import checks
+from controller.certificate import ApiCertificate
+from controller.recovery import history
 from controller.registry import Registry, utc_now
 from controller.settings import Settings
 from reconcilers.base import Terminal, Transient
@@ -39,6 +41,7 @@ class Doctor:
     engine: Engine
     picture: Picture
     status: Callable[[], Awaitable[NodeStatus]]
+    certificate: ApiCertificate | None
 
     async def diagnose(self) -> tuple[Finding, ...]:
         """All findings, in an order that does not change."""
@@ -46,7 +49,9 @@ class Doctor:
             "podman": self._podman,
             "proxy": self._proxy,
             "CA": self._certificates,
+            "API certificate": self._api,
             "registry": self._registry,
+            "snapshots": self._snapshots,
             "clock": self._clock,
             "disk": self._disk,
             "ports": self._ports,
@@ -89,6 +94,17 @@ class Doctor:
             await asyncio.to_thread(checks.authority, path, utc_now()),
             checks.certificates(await self.registry.services(), utc_now()),
         )
+
+    async def _api(self) -> tuple[Finding, ...]:
+        if self.certificate is None:
+            return ()
+        shown = await asyncio.to_thread(self.certificate.shown)
+        given = bool(self.settings.api.cert_file)
+        return (checks.api_certificate(shown.not_after, shown.problem, utc_now(), given=given),)
+
+    async def _snapshots(self) -> tuple[Finding, ...]:
+        found = await asyncio.to_thread(history.look, self.settings, utc_now())
+        return (checks.snapshots(found, history.folder(self.settings)),)
 
     async def _registry(self) -> tuple[Finding, ...]:
         try:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
 from importlib.metadata import version
 
 from api.conditions import ConditionType, Status
 from api.errors import RegistryUnavailable
-from api.service import NodeStatus, PartStatus, Service, UndefinedService
+from api.service import NodeStatus, PartStatus, Service, SnapshotStatus, UndefinedService
 from controller.registry import Registry
-from reconcilers.base import Terminal, Transient
+from reconcilers.base import Clock, Terminal, Transient
 
 Look = Callable[[], Awaitable[str]]
 """Says in a few words what a part is; raises Transient, Terminal or RegistryUnavailable where it does not answer."""
@@ -27,14 +26,17 @@ class Inspector:
         registry: Registry,
         parts: Mapping[str, Look],
         undefined: Callable[[Collection[Service]], tuple[UndefinedService, ...]],
-        started_at: datetime,
+        snapshots: Callable[[], SnapshotStatus],
+        clock: Clock,
     ) -> None:
-        """`undefined` says which services run that are not among those it is given."""
+        """`undefined` says which services run that are not among those it is given; `snapshots` may block."""
         self._node = node
         self._registry = registry
         self._parts: Mapping[str, Look] = {"registry": self._ping_registry, **parts}
         self._undefined = undefined
-        self._started_at = started_at
+        self._snapshots = snapshots
+        self._clock = clock
+        self._started_at = clock()
 
     async def status(self) -> NodeStatus:
         """The agent and what it depends on. Raises RegistryUnavailable."""
@@ -49,6 +51,8 @@ class Inspector:
             suspended=sum(service.suspended is not None for service in services),
             parts=tuple(parts),
             undefined=self._undefined(services),
+            snapshots=await asyncio.to_thread(self._snapshots),
+            at=self._clock(),
         )
 
     async def problem(self) -> str | None:

@@ -9,6 +9,7 @@ from api.errors import NotFound, Unreachable
 from api.inspection import Exported, ExportFormat, Finding, LogLine, LogQuery, NodeUsage
 from api.resolve import Defaults, resolve
 from api.service import NodeStatus, Service
+from controller.certificate import ApiCertificate
 from controller.doctor import Doctor
 from controller.export import export
 from controller.registry import Registry
@@ -41,11 +42,13 @@ class LocalInspection:
         engine: Engine,
         picture: Picture,
         status: Callable[[], Awaitable[NodeStatus]],
+        certificate: ApiCertificate | None,
     ) -> Self:
         """The one of a whole agent."""
         node = settings.node
         logs, meter = Logs(engine, picture, node), Meter(engine, picture, node)
-        return cls(node, registry, settings.defaults, logs, meter, Doctor(settings, registry, engine, picture, status))
+        doctor = Doctor(settings, registry, engine, picture, status, certificate)
+        return cls(node, registry, settings.defaults, logs, meter, doctor)
 
     async def logs(self, query: LogQuery) -> AsyncGenerator[tuple[LogLine, ...], None]:
         """Lines as they are there, oldest first; to follow ends with the service."""

@@ -6,6 +6,7 @@ is never undefined.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from wsgiref.types import WSGIApplication
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, make_wsgi_app
@@ -16,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from api.conditions import ConditionType, Status
-from api.service import Service
+from api.service import Service, SnapshotStatus
 
 RESULTS = ("success", "requeue", "requeue_after", "error")
 
@@ -87,6 +88,19 @@ class Metrics:
             buckets=_SLOW,
             registry=self.registry,
         )
+        self._snapshot = {
+            which: Gauge(
+                f"mcp_snapshot_last_{which}_timestamp_seconds",
+                f"When the last snapshot {what}, in seconds since the epoch; 0: none did.",
+                registry=self.registry,
+            )
+            for which, what in (("success", "was taken"), ("failure", "failed"))
+        }
+        self._api_certificate = Gauge(
+            "mcp_api_certificate_expiry_timestamp_seconds",
+            "When the API's own certificate ends, in seconds since the epoch; 0: the API is not served over TLS.",
+            registry=self.registry,
+        )
         self._reconcilers = {name: self._for(name) for name in reconcilers}
 
     def reconciler(self, name: str) -> ReconcilerMetrics:
@@ -96,6 +110,15 @@ class Metrics:
     def watch_services(self, fetch: Callable[[], tuple[Service, ...] | None]) -> None:
         """Has each scrape count what `fetch` returns; it is called in the scraper's thread. None: not known now."""
         self.registry.register(_Services(fetch))
+
+    def watch_snapshots(self, look: Callable[[], SnapshotStatus]) -> None:
+        """Has each scrape look how it stands with snapshots, in the scraper's thread."""
+        self._snapshot["success"].set_function(lambda: _seconds(look().taken_at))
+        self._snapshot["failure"].set_function(lambda: _seconds(look().failed_at))
+
+    def watch_certificate(self, not_after: Callable[[], datetime]) -> None:
+        """Has each scrape look when the API's certificate ends, in the scraper's thread."""
+        self._api_certificate.set_function(lambda: _seconds(not_after()))
 
     def app(self) -> WSGIApplication:
         """Serves the metrics in Prometheus' formats."""
@@ -126,6 +149,10 @@ class Metrics:
                 waited=self._waited.labels(name),
             ),
         )
+
+
+def _seconds(at: datetime | None) -> float:
+    return at.timestamp() if at else 0.0
 
 
 class _Services(Collector):

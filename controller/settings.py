@@ -234,6 +234,9 @@ class SnapshotSettings(Model):
         default="", description="Where they go: better another disk; empty: <state_dir>/snapshots."
     )
     keep: int = Field(default=14, ge=1, description="So many of them; the oldest go.")
+    max_age_seconds: Seconds = Field(
+        default=46800.0, description="An older last one is warned of: two of the timer's six hours, and one to spare."
+    )
 
 
 class MetricsSettings(Model):

@@ -17,7 +17,7 @@ from typing import Final
 
 from api.errors import Refused
 from api.service import Suspension
-from controller.recovery import archive, postgres, snapshot, sqlite
+from controller.recovery import archive, history, postgres, snapshot, sqlite
 from controller.recovery.archive import Manifest
 from controller.registry import copies, utc_now
 from controller.settings import Settings
@@ -59,7 +59,7 @@ def restore(settings: Settings, file: Path, wish: Wish) -> Restored:
     another node or of a newer version, and where there is something already;
     RegistryUnavailable where an agent runs.
     """
-    recovery = Path(settings.state_dir) / snapshot.RECOVERY
+    recovery = Path(settings.state_dir) / history.RECOVERY
     try:
         recovery.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=recovery, prefix="staged-") as staged:

@@ -6,7 +6,6 @@ certificates are not in it: the agent makes them anew, or finds them.
 """
 
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from api.errors import Refused
-from controller.recovery import archive, postgres, sqlite
+from api.errors import Refused, RegistryUnavailable
+from controller.recovery import archive, history, postgres, sqlite
 from controller.recovery.archive import Folder, Manifest, Source
 from controller.registry import copies, utc_now
 from controller.settings import Settings
@@ -28,8 +27,6 @@ DUMP: Final = "registry.sql"
 """The part that is the registry, of PostgreSQL."""
 STATE: Final = "state"
 """The parts below it lie in the agent's folder."""
-RECOVERY: Final = "recovery"
-"""What a restore works with and leaves aside, in the agent's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +38,24 @@ class Taken:
     removed: tuple[Path, ...]
 
 
-def default_folder(settings: Settings) -> Path:
-    """Where snapshots go, and are kept from growing ever more."""
-    return Path(settings.snapshot.folder or Path(settings.state_dir) / "snapshots")
-
-
 def take(settings: Settings, folder: Path | None = None) -> Taken:
     """Makes a snapshot in `folder`, or in the one of the settings, where the oldest then go.
 
     Raises Refused, RegistryUnavailable. Blocks.
     """
-    target = folder or default_folder(settings)
+    try:
+        return _taken(settings, folder or history.folder(settings), keep_all=folder is not None)
+    except (Refused, RegistryUnavailable) as error:
+        history.failed(settings, error.message)
+        raise
+
+
+def _taken(settings: Settings, target: Path, *, keep_all: bool) -> Taken:
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=".snapshot-") as scratch:
             file, manifest = _take(settings, target, Path(scratch))
-        removed = () if folder else _thin_out(target, settings.node, settings.snapshot.keep)
+        removed = () if keep_all else _thin_out(target, settings.node, settings.snapshot.keep)
     except OSError as error:
         raise Refused(f"no snapshot can be made in {target}: {error.strerror}: {error.filename}") from error
     return Taken(file, manifest, removed)
@@ -87,7 +86,7 @@ def _take(settings: Settings, target: Path, scratch: Path) -> tuple[Path, Manife
         folders=folders,
         parts=tuple(archive.describe(source) for source in sources),
     )
-    file = target / f"mcp-{manifest.node}-{manifest.taken_at:%Y%m%dT%H%M%S.%fZ}.tar.gz"
+    file = target / history.file_name(manifest.node, manifest.taken_at)
     archive.write(file, manifest, sources)
     return file, manifest
 
@@ -99,7 +98,7 @@ def _kept(
     root = Path(settings.state_dir)
     folders: list[Folder] = []
     sources: list[Source] = []
-    for path in _below(root, {target, default_folder(settings), root / RECOVERY}):
+    for path in _below(root, {target, history.folder(settings), root / history.RECOVERY}):
         name = f"{STATE}/{path.relative_to(root)}"
         if path.is_dir():
             folders.append(Folder(path=name, mode=stat.S_IMODE(path.stat().st_mode) & 0o777))
@@ -129,9 +128,7 @@ def _is_of(database: Path, path: Path) -> bool:
 
 def _thin_out(folder: Path, node: str, keep: int) -> tuple[Path, ...]:
     """Removes the node's oldest snapshots but for the newest `keep`."""
-    name = re.compile(rf"mcp-{re.escape(node)}-\d{{8}}T\d{{6}}\.\d{{6}}Z\.tar\.gz")
-    ours = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
-    old = tuple(ours[:-keep])
+    old = tuple(history.snapshots(folder, node))[:-keep]
     for path in old:
         path.unlink()
     return old

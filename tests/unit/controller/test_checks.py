@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.inspection import Finding, FindingState
-from api.service import ContainerState, Service
+from api.service import ContainerState, Service, SnapshotStatus
 from controller import checks
 from reconcilers.certs.ca import EmbeddedCa
 from reconcilers.containers import model
@@ -195,3 +195,23 @@ def test_containers_of_ours_that_no_definition_speaks_of() -> None:
     assert "theirs" not in checks.leftovers(picture, {}, "rift").found
     extra = Observation({"x": container("hello-old", "hello", "old")})
     assert warns(checks.leftovers(extra, {"hello": known}, "rift"), "hello-old")
+
+
+def test_an_api_certificate_that_ends_or_could_not_be_renewed() -> None:
+    def found(days: float, kept: str = "", *, given: bool = False) -> Finding:
+        return checks.api_certificate(NOW + timedelta(days=days), kept, NOW, given=given)
+
+    assert is_ok(found(30))
+    assert is_ok(found(30, given=True))
+    assert is_ok(found(9))
+    assert warns(found(9, given=True), "put a new one in its place")
+    assert warns(found(30, "the CA expired", given=False), "see what CA says above")
+    assert warns(found(30, "is of another key", given=True), "mend the files of api.cert_file")
+    assert fails(found(-1), "nobody who verifies it comes in")
+
+
+def test_snapshots_that_are_too_old_or_fail() -> None:
+    folder = Path("/backup")
+    assert is_ok(checks.snapshots(SnapshotStatus(), folder))
+    assert is_ok(checks.snapshots(SnapshotStatus(taken_at=NOW), folder))
+    assert warns(checks.snapshots(SnapshotStatus(problem="there is none"), folder), "mcp-agent-snapshot.timer")

@@ -34,6 +34,9 @@ DECLARED = {
     "mcp_apply_to_ready_seconds",
     "mcp_services",
     "mcp_services_suspended",
+    "mcp_snapshot_last_success_timestamp_seconds",
+    "mcp_snapshot_last_failure_timestamp_seconds",
+    "mcp_api_certificate_expiry_timestamp_seconds",
     "mcp_certificate_expiry_timestamp_seconds",
 }
 

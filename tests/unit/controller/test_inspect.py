@@ -7,7 +7,7 @@ import pytest
 
 from api.conditions import Reason
 from api.errors import RegistryUnavailable
-from api.service import PartStatus, Service, UndefinedService
+from api.service import PartStatus, Service, SnapshotStatus, UndefinedService
 from controller import inspect
 from controller.inspect import Inspector
 from controller.registry import Registry, utc_now
@@ -43,7 +43,9 @@ async def test_status_counts_services_and_names_each_part(lite: Registry) -> Non
     await lite.apply(spec("two"), actor="ann")
     for kind in WORK:
         await lite.report("two", condition(kind))
-    status = await Inspector("rift", lite, {"podman": well, "mc-proxy": refuses}, nothing, NOW).status()
+    status = await Inspector(
+        "rift", lite, {"podman": well, "mc-proxy": refuses}, nothing, SnapshotStatus, lambda: NOW
+    ).status()
     assert (status.node, status.started_at, status.services, status.ready) == ("rift", NOW, 2, 1)
     assert status.parts == (
         PartStatus(name="registry", reachable=True, detail="answers"),
@@ -53,23 +55,25 @@ async def test_status_counts_services_and_names_each_part(lite: Registry) -> Non
 
 
 async def test_nothing_is_in_the_way_when_all_answer(lite: Registry) -> None:
-    assert await Inspector("rift", lite, {"podman": well}, nothing, NOW).problem() is None
+    assert await Inspector("rift", lite, {"podman": well}, nothing, SnapshotStatus, lambda: NOW).problem() is None
 
 
 async def test_the_first_part_that_does_not_answer_is_named(lite: Registry) -> None:
-    problem = await Inspector("rift", lite, {"podman": gone, "mc-proxy": refuses}, nothing, NOW).problem()
+    problem = await Inspector(
+        "rift", lite, {"podman": gone, "mc-proxy": refuses}, nothing, SnapshotStatus, lambda: NOW
+    ).problem()
     assert problem == "podman: podman cannot be asked: gone"
 
 
 async def test_a_part_that_hangs_is_not_waited_for(lite: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect, "_PATIENCE", 0.05)
-    problem = await Inspector("rift", lite, {"podman": hangs}, nothing, NOW).problem()
+    problem = await Inspector("rift", lite, {"podman": hangs}, nothing, SnapshotStatus, lambda: NOW).problem()
     assert problem == "podman: does not answer within 0.05 s"
 
 
 async def test_a_registry_that_is_away_is_in_the_way(lite: Registry) -> None:
     await lite.close()
-    inspector = Inspector("rift", lite, {"podman": well}, nothing, NOW)
+    inspector = Inspector("rift", lite, {"podman": well}, nothing, SnapshotStatus, lambda: NOW)
     problem = await inspector.problem()
     assert problem is not None
     assert problem.startswith("registry: ")
@@ -86,5 +90,5 @@ async def test_status_counts_what_is_suspended_and_offers_what_nobody_defines(li
         assert [service.name for service in services] == ["one"]
         return (lost,)
 
-    status = await Inspector("rift", lite, {}, undefined, NOW).status()
+    status = await Inspector("rift", lite, {}, undefined, SnapshotStatus, lambda: NOW).status()
     assert (status.suspended, status.undefined) == (1, (lost,))

@@ -677,6 +677,33 @@ class UndefinedService(_message.Message):
 Global___UndefinedService: _TypeAlias = UndefinedService  # noqa: Y015
 
 @_typing.final
+class SnapshotStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_AT_FIELD_NUMBER: _builtins.int
+    FAILED_AT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    @_builtins.property
+    def taken_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def failed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        taken_at: _timestamp_pb2.Timestamp | None = ...,
+        failed_at: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at", "taken_at", b"taken_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at", "problem", b"problem", "taken_at", b"taken_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStatus: _TypeAlias = SnapshotStatus  # noqa: Y015
+
+@_typing.final
 class NodeStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -688,6 +715,8 @@ class NodeStatus(_message.Message):
     SUSPENDED_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     UNDEFINED_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     version: _builtins.str
     services: _builtins.int
@@ -699,6 +728,10 @@ class NodeStatus(_message.Message):
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartStatus]: ...
     @_builtins.property
     def undefined(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndefinedService]: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def snapshots(self) -> Global___SnapshotStatus: ...
     def __init__(
         self,
         *,
@@ -710,10 +743,12 @@ class NodeStatus(_message.Message):
         suspended: _builtins.int = ...,
         parts: _abc.Iterable[Global___PartStatus] | None = ...,
         undefined: _abc.Iterable[Global___UndefinedService] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        snapshots: Global___SnapshotStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "snapshots", b"snapshots", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "started_at", b"started_at", "suspended", b"suspended", "undefined", b"undefined", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "snapshots", b"snapshots", "started_at", b"started_at", "suspended", b"suspended", "undefined", b"undefined", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
