@@ -105,22 +105,26 @@ async def ask_each(
 
     Where there is only one service to ask about, its error is raised.
     """
-    names = list(dict.fromkeys(services))
-    where = await places(settings, names)
+    return await ask_there(settings, (await places(settings, list(dict.fromkeys(services)))).items(), question)
+
+
+async def ask_there(
+    settings: Settings, them: Iterable[tuple[str, str | McpError]], question: Callable[[Client, str], Awaitable[T]]
+) -> tuple[Answer[T], ...]:
+    """As `ask_each`, of services and where they are, or why that is not known."""
+    them = list(them)
     async with clients(Nodes(settings)) as to:
 
-        async def one(name: str) -> T:
-            place = where[name]
+        async def one(name: str, place: str | McpError) -> T:
             if isinstance(place, McpError):
                 raise place
             return await question(to(place), name)
 
-        def node(name: str) -> str:
-            place = where[name]
-            return place if isinstance(place, str) else ""
-
-        alone = len(names) == 1
-        return tuple(await asyncio.gather(*(_answer(one(name), node(name), name, alone=alone) for name in names)))
+        asked = (
+            _answer(one(name, place), place if isinstance(place, str) else "", name, alone=len(them) == 1)
+            for name, place in them
+        )
+        return tuple(await asyncio.gather(*asked))
 
 
 async def follow_each(output: Output, nodes: Iterable[str], follow: Callable[[str], Awaitable[None]]) -> int:
@@ -136,6 +140,11 @@ async def follow_each(output: Output, nodes: Iterable[str], follow: Callable[[st
         return status
 
     return max(await asyncio.gather(*map(one, names)), default=ExitCode.DONE)
+
+
+def away(output: Output, node: str = "") -> Callable[[McpError], None]:
+    """Tells that a node cannot be heard, and that it is listened to again; `node` is empty where there is only one."""
+    return lambda error: output.error(f"{node or 'mcp'}: {error.message}; listening again as soon as it is back")
 
 
 async def services_of(client: Client, name: str | None) -> tuple[Service, ...]:

@@ -16,7 +16,7 @@ from cli.options import INTERRUPTED, SERVICE
 _COMMANDS = {
     "adopt": "Take over containers that run without a definition.",
     "apply": "Make services be as their definitions say.",
-    "audit": "Show who changed what, from where, and who was refused.",
+    "audit": "Show who changed what, from where, and who was refused, on all nodes.",
     "certs": "List the certificates of all nodes, or of one service.",
     "completion": "Print what completes commands and services in a shell.",
     "delete": "Take services away, with all that belongs to them.",
@@ -45,11 +45,11 @@ _COMMANDS = {
     "suspend": "Leave services alone until they are resumed.",
     "sync": "Apply all definitions of the services folder, each on its node.",
     "token": "Make, list and revoke the tokens of a node.",
-    "top": "Show what the running containers of a node use.",
+    "top": "Show what the running containers of all nodes use.",
     "undeploy": "Take a service away from its node, and keep its definition.",
-    "version": "Show the versions of this command and of the agent.",
+    "version": "Show the versions of this command and of the agents.",
     "watch": "Follow services as they change.",
-    "whoami": "Show whom the agent takes you for.",
+    "whoami": "Show whom the agents take you for.",
 }
 
 _EPILOG = """\b

@@ -6,7 +6,7 @@ is put together.
 
 from datetime import datetime
 
-from api.access import AuditRecord, Token
+from api.access import AuditRecord, Identity, Token
 from api.conditions import ConditionType
 from api.files import FoundFile, ServiceFile
 from api.inspection import Exported, Finding, LogStream, NodeUsage
@@ -161,6 +161,7 @@ class RoutesReport(Model):
 class ServiceCertificate(Model):
     """One certificate, and whose it is."""
 
+    node: str
     service: str
     certificate: Certificate
 
@@ -292,12 +293,14 @@ class LookedServices(Model):
     """`mcp suspend` and `mcp reconcile`"""
 
     services: tuple[LookedService, ...]
+    unasked: tuple[Unasked, ...] = ()
 
 
 class ResumedServices(Model):
     """`mcp resume`"""
 
     services: tuple[Service, ...]
+    unasked: tuple[Unasked, ...] = ()
 
 
 class LoggedLine(Model):
@@ -313,15 +316,26 @@ class LoggedLine(Model):
     """What is no UTF-8 is replaced."""
 
 
-class UsageReport(Model):
-    """`mcp top`: one look."""
+class UsedNode(Model):
+    """What a node's containers use."""
 
+    node: str
+    """Empty where --address named the agent."""
     usage: NodeUsage
 
 
-class WatchLine(Model):
-    """`mcp watch`: one of these a line, with exactly one field that is neither null nor empty."""
+class UsageReport(Model):
+    """`mcp top`: one look."""
 
+    nodes: tuple[UsedNode, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class WatchLine(Model):
+    """`mcp watch`: one of these a line, with exactly one field beside `node` that is neither null nor empty."""
+
+    node: str
+    """Empty where --address named the agent."""
     service: Service | None = None
     deleted: str = ""
     synced: bool = False
@@ -370,8 +384,9 @@ class VersionReport(Model):
     """`mcp version`"""
 
     version: str
-    node: NodeStatus | None = None
-    """The agent; null where none is configured or it does not answer."""
+    nodes: tuple[NodeStatus, ...] = ()
+    """What the agents say; none where none is configured."""
+    unasked: tuple[Unasked, ...] = ()
 
 
 SHORT = {
@@ -412,14 +427,44 @@ class MadeTokenReport(Model):
     """Shown this once."""
 
 
+class NodeToken(Token):
+    """A token, and the node whose agent lets it in."""
+
+    node: str
+    """Empty where --address named the agent."""
+
+
 class TokensReport(Model):
     """`mcp token list` and `mcp token revoke`"""
 
-    tokens: tuple[Token, ...]
+    tokens: tuple[NodeToken, ...]
+    unasked: tuple[Unasked, ...] = ()
+
+
+class NodeRecord(AuditRecord):
+    """A line of the audit, and where it is kept."""
+
+    node: str
+    """Empty where --address named the agent."""
 
 
 class AuditReport(Model):
     """`mcp audit`"""
 
-    records: tuple[AuditRecord, ...]
+    records: tuple[NodeRecord, ...]
     """The newest last."""
+    unasked: tuple[Unasked, ...] = ()
+
+
+class NodeIdentity(Identity):
+    """Whom a node's agent takes the caller for."""
+
+    node: str
+    """Empty where --address named the agent."""
+
+
+class WhoamiReport(Model):
+    """`mcp whoami`"""
+
+    identities: tuple[NodeIdentity, ...]
+    unasked: tuple[Unasked, ...] = ()

@@ -14,7 +14,7 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from api.access import Identity
+from api.model import Model
 from cli import config, main, reports
 
 TARGET = Path("docs/reference/cli.md")
@@ -68,7 +68,7 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "undeploy": (reports.DeleteReport,),
     "version": (reports.VersionReport,),
     "watch": (reports.WatchLine,),
-    "whoami": (Identity,),
+    "whoami": (reports.WhoamiReport,),
 }
 INTRODUCTION = """\
 # The command line
@@ -202,15 +202,16 @@ def _plain(value: object) -> str:
 
 
 def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The texts that stand below the fields in the source."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    if not isinstance(definition, ast.ClassDef):
-        return {}
+    """The texts that stand below the fields in the source, those of the models that it adds to among them."""
     found = {}
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = inspect.cleandoc(words)
+    for kind in reversed([kind for kind in model.__mro__ if issubclass(kind, Model) and kind is not Model]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        if not isinstance(definition, ast.ClassDef):
+            continue
+        for field, text in zip(definition.body, definition.body[1:], strict=False):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    found[name] = inspect.cleandoc(words)
     return found
 
 

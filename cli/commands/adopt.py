@@ -77,8 +77,10 @@ async def cli(
     from cli.connect import connected
     from cli.output import Output
     from cli.reports import AdoptReport
+    from cli.taking_over import found
 
     output = Output(settings)
+    settings = await found(settings, service, containers, routes)
     async with connected(settings) as client:
         adopted = await client.adopt(service, containers, routes, dry_run=dry_run)
     _hand_over(adopted, file, output)

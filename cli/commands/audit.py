@@ -21,24 +21,28 @@ if TYPE_CHECKING:
 )
 @options.command
 async def cli(settings: Settings, service: str, actor: str, refused: bool, lines: int) -> int:
-    """Show who changed what, from where, and who was refused, the newest last.
+    """Show who changed what, from where, and who was refused, on all nodes, the newest last.
 
-    The agent keeps it as long as its settings say ([audit]), and logs each line
-    as well.
+    Each agent keeps it as long as its settings say ([audit]), and logs each
+    line as well.
     """
     from api.access import AuditQuery
     from cli.access_views import audit_table
-    from cli.connect import connected
+    from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import AuditReport
+    from cli.reports import AuditReport, NodeRecord
+    from cli.views import located
 
     output = Output(settings)
     query = AuditQuery(service=service, actor=actor, refused=refused, limit=lines)
-    async with connected(settings) as client:
-        records = await client.access.audit(query)
+    answers = await ask(settings, lambda client: client.access.audit(query))
+    found = (NodeRecord(node=one.node, **dict(record)) for one in answers for record in one.value or ())
+    records = tuple(sorted(found, key=lambda record: (record.at, record.id))[-lines:])
     if records:
-        output.table(audit_table(records))
+        table = audit_table(records)
+        output.table(located(table, (record.node for record in records)) if len(answers) > 1 else table)
     else:
         output.line("nothing was written or refused")
-    output.document(AuditReport(records=records))
-    return 0
+    unasked, status = failures(output, answers)
+    output.document(AuditReport(records=records, unasked=unasked))
+    return status

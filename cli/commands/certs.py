@@ -24,20 +24,21 @@ async def cli(settings: Settings, service: str | None) -> int:
     from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
     from cli.reports import CertificatesReport, ServiceCertificate
-    from cli.views import all_certificates_table
+    from cli.views import all_certificates_table, located
 
     output = Output(settings)
     if service is not None:
         settings = await placed(settings, service)
     answers = await ask(settings, lambda client: services_of(client, service))
     found = tuple(
-        ServiceCertificate(service=one.name, certificate=certificate)
+        ServiceCertificate(node=one.node, service=one.name, certificate=certificate)
         for answer in answers
         for one in answer.value or ()
         for certificate in sorted(one.certificates, key=lambda certificate: certificate.hostname)
     )
     if found:
-        output.table(all_certificates_table(found))
+        table = all_certificates_table(found)
+        output.table(located(table, (one.node for one in found)) if len(answers) > 1 else table)
     else:
         output.line("no certificates")
     unasked, status = failures(output, answers)

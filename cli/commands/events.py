@@ -9,9 +9,9 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator
 
-    from api.client import Client
+    from api.service import Event
     from cli.options import Settings
     from cli.output import Output
     from cli.reports import NodeEvent
@@ -45,9 +45,8 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
     if follow:
         for event in events:
             _tell(output, event, several=several)
-        failures(output, answers)
-        await _follow_all(settings, output, service, events)
-        return 0
+        last = {event.node: event.id for event in events}
+        return await _follow(settings, output, service, last)
     if output.terminal and not several:
         output.page(event_page(events, service))
     else:
@@ -58,41 +57,27 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
     return status
 
 
-async def _follow_all(settings: Settings, output: Output, service: str, events: Sequence[NodeEvent]) -> None:
-    import asyncio
-    from contextlib import AsyncExitStack
-
+async def _follow(settings: Settings, output: Output, service: str, last: dict[str, int]) -> int:
     from cli.config import Nodes
-    from cli.connect import client_for
+    from cli.connect import away, clients, follow_each
+    from cli.reports import NodeEvent
+    from cli.wait import listen
 
     nodes = Nodes(settings)
     names = nodes.every()
-    last = {event.node: event.id for event in events}
-    async with AsyncExitStack() as stack:
-        clients = {name: await stack.enter_async_context(client_for(nodes.named(name))) for name in names}
-        await asyncio.gather(
-            *(
-                _follow(client, output, service, name, last.get(name, 0), several=len(names) > 1)
-                for name, client in clients.items()
-            )
-        )
+    async with clients(nodes) as to:
 
+        async def follow(name: str) -> None:
+            client = to(name)
 
-async def _follow(client: Client, output: Output, service: str, node: str, after_id: int, *, several: bool) -> None:
-    from api.errors import RegistryUnavailable, Unreachable
-    from cli.reports import NodeEvent
-    from cli.wait import retrying
+            def events() -> AsyncIterator[Event]:
+                return client.watch_events(service, after_id=last.get(name, 0))
 
-    while True:
-        try:
-            async for event in client.watch_events(service, after_id=after_id):
-                after_id = event.id
-                _tell(output, NodeEvent(node=node, **dict(event)), several=several)
-        except (Unreachable, RegistryUnavailable) as error:
-            output.error(f"mcp: {error.message}; listening again as soon as it is back")
-        async for attempt in retrying():
-            with attempt:
-                await client.events(service, limit=1)
+            async for event in listen(client, events, away(output, name if len(names) > 1 else "")):
+                last[name] = event.id
+                _tell(output, NodeEvent(node=name, **dict(event)), several=len(names) > 1)
+
+        return await follow_each(output, names, follow)
 
 
 def _tell(output: Output, event: NodeEvent, *, several: bool) -> None:

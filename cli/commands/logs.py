@@ -12,7 +12,7 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from api.client import Client
     from api.inspection import LogLine, LogQuery
@@ -85,24 +85,20 @@ async def cli(
 
 
 async def _follow(client: Client, page: _Page, query: LogQuery) -> None:
-    from api.errors import Unreachable
-    from cli.wait import retrying
+    from cli.connect import away
+    from cli.wait import listen
 
-    while True:
-        try:
-            async for batch in client.inspection.logs(query):
-                page.show(batch)
-                if batch[-1].at is not None:
-                    # Where the agent goes away, what was written meanwhile is told afterwards.
-                    query = query.model_copy(update={"since": batch[-1].at, "lines": 1_000_000})
-        except Unreachable as error:
-            page.output.error(f"mcp: {error.message}; listening again as soon as it is back")
-        else:
-            page.output.error(f'mcp: service "{query.service}" is gone')
-            return
-        async for attempt in retrying():
-            with attempt:
-                await client.events(limit=1)
+    since = query
+
+    def lines() -> AsyncIterator[tuple[LogLine, ...]]:
+        return client.inspection.logs(since)
+
+    async for batch in listen(client, lines, away(page.output)):
+        page.show(batch)
+        if batch[-1].at is not None:
+            # Where the agent goes away, what was written meanwhile is told afterwards.
+            since = query.model_copy(update={"since": batch[-1].at, "lines": 1_000_000})
+    page.output.error(f'mcp: service "{query.service}" is gone')
 
 
 class _Page:

@@ -24,22 +24,22 @@ async def cli(settings: Settings, services: tuple[str, ...], reason: str) -> int
     What runs goes on running. It returns when nothing is done to them any more.
     """
     from api.errors import ExitCode
-    from cli.connect import connected
+    from cli.connect import ask_each, failures
     from cli.output import Output
     from cli.reports import LookedService, LookedServices
     from cli.views import late_line, reason_of
 
     output = Output(settings)
+    answers = await ask_each(settings, services, lambda client, name: client.suspend(name, reason=reason))
     reports = []
-    async with connected(settings, services[0]) as client:
-        for name in dict.fromkeys(services):
-            looked = await client.suspend(name, reason=reason)
-            output.line(f"{name} is suspended; mcp resume {name} ends that", "yellow")
-            if words := reason_of(looked.service):
-                output.line(f"    {words}")
-            if looked.late:
-                output.error(late_line(name, looked.late))
-            reports.append(LookedService(service=looked.service, late=looked.late))
-    output.document(LookedServices(services=tuple(reports)))
+    for name, looked in ((answer.service, answer.value) for answer in answers if answer.value is not None):
+        output.line(f"{name} is suspended; mcp resume {name} ends that", "yellow")
+        if words := reason_of(looked.service):
+            output.line(f"    {words}")
+        if looked.late:
+            output.error(late_line(name, looked.late))
+        reports.append(LookedService(service=looked.service, late=looked.late))
+    unasked, status = failures(output, answers, "not suspended")
+    output.document(LookedServices(services=tuple(reports), unasked=unasked))
     late = any(report.late for report in reports)
-    return ExitCode.TIMED_OUT if late else ExitCode.DONE
+    return status or (ExitCode.TIMED_OUT if late else ExitCode.DONE)

@@ -69,23 +69,26 @@ async def create(settings: Settings, name: str, role: str, expires: float | None
 @cli.command("list")
 @options.command
 async def show(settings: Settings) -> int:
-    """List the tokens of a node, those that hold no more too."""
+    """List the tokens of all nodes, those that hold no more too."""
     from datetime import UTC, datetime
 
     from cli.access_views import tokens_table
-    from cli.connect import connected
+    from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import TokensReport
+    from cli.reports import NodeToken, TokensReport
+    from cli.views import located
 
     output = Output(settings)
-    async with connected(settings) as client:
-        tokens = await client.access.tokens()
+    answers = await ask(settings, lambda client: client.access.tokens())
+    tokens = tuple(NodeToken(node=one.node, **dict(token)) for one in answers for token in one.value or ())
     if tokens:
-        output.table(tokens_table(tokens, datetime.now(UTC)))
+        table = tokens_table(tokens, datetime.now(UTC))
+        output.table(located(table, (token.node for token in tokens)) if len(answers) > 1 else table)
     else:
         output.line("no tokens")
-    output.document(TokensReport(tokens=tokens))
-    return 0
+    unasked, status = failures(output, answers)
+    output.document(TokensReport(tokens=tokens, unasked=unasked))
+    return status
 
 
 @cli.command("revoke")
@@ -93,13 +96,14 @@ async def show(settings: Settings) -> int:
 @options.command
 async def revoke(settings: Settings, name: str) -> int:
     """End a token at once: calls that go on with it end within seconds."""
+    from cli.config import Nodes
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import TokensReport
+    from cli.reports import NodeToken, TokensReport
 
     output = Output(settings)
     async with connected(settings) as client:
         token = await client.access.revoke_token(name)
     output.line(f'token "{name}" is revoked')
-    output.document(TokensReport(tokens=(token,)))
+    output.document(TokensReport(tokens=(NodeToken(node=Nodes(settings).name(), **dict(token)),)))
     return 0

@@ -9,14 +9,16 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from rich.console import RenderableType
 
     from api.client import Client
+    from api.errors import McpError
     from api.inspection import ContainerUsage, NodeUsage
     from cli.options import Settings
     from cli.output import Output, Table
+    from cli.reports import UsedNode
 
 _UNKNOWN = "unknown"
 
@@ -28,7 +30,7 @@ _UNKNOWN = "unknown"
 )
 @options.command
 async def cli(settings: Settings, service: str, interval: float) -> int:
-    """Show what the running containers of a node use, or those of one service.
+    """Show what the running containers of all nodes use, or those of one service.
 
     A live screen on a terminal, the busiest first, until interrupted. In a
     pipe and with `-o json` one look, which takes a second: processor time is
@@ -36,27 +38,28 @@ async def cli(settings: Settings, service: str, interval: float) -> int:
     cannot measure is unknown, as for a rootless podman without control groups
     of its own.
     """
-    from cli.connect import connected
+    from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
-    from cli.reports import UsageReport
+    from cli.reports import UsageReport, UsedNode
 
     output = Output(settings)
-    async with connected(settings) as client:
-        if service:
-            await client.get(service)
-        if output.terminal and not output.silent:
-            await _live(client, output, service, interval)
-            return 0
-        seen = await _look(client)
-    usage = seen.model_copy(update={"containers": _of(seen, service)})
-    if usage.containers:
-        output.table(table(usage))
+    if service:
+        settings = await placed(settings, service)
+        await ask(settings, lambda client: services_of(client, service))
+    if output.terminal and not output.silent:
+        return await _live(settings, output, service, interval)
+    answers = await ask(settings, _look)
+    used = tuple(UsedNode(node=one.node, usage=_of(one.value, service)) for one in answers if one.value is not None)
+    if any(one.usage.containers for one in used):
+        output.table(table(used, nodes=len(answers) > 1))
     else:
         output.line("no running containers")
-    if usage.problem:
-        output.error(f"mcp: podman cannot say what containers use: {usage.problem}")
-    output.document(UsageReport(usage=usage))
-    return 0
+    for one in used:
+        if one.usage.problem:
+            output.error(_problem(one, nodes=len(answers) > 1))
+    unasked, status = failures(output, answers)
+    output.document(UsageReport(nodes=used, unasked=unasked))
+    return status
 
 
 async def _look(client: Client) -> NodeUsage:
@@ -68,59 +71,80 @@ async def _look(client: Client) -> NodeUsage:
         return await anext(usages)
 
 
-async def _live(client: Client, output: Output, service: str, interval: float) -> None:
+async def _live(settings: Settings, output: Output, service: str, interval: float) -> int:
     from rich.live import Live
     from rich.text import Text
 
-    from api.errors import Unreachable
-    from cli.output import printable
-    from cli.wait import retrying
+    from cli.config import Nodes
+    from cli.connect import clients, follow_each
+    from cli.reports import UsedNode
+    from cli.wait import listen
 
+    nodes = Nodes(settings)
+    names = nodes.every()
+    used: dict[str, UsedNode] = {}
+    gone: dict[str, str] = {}
     with Live(Text(""), console=output.console(), screen=True, auto_refresh=False) as live:
-        while True:
-            try:
-                async for usage in client.inspection.usage(interval):
-                    shown = usage.model_copy(update={"containers": _of(usage, service)})
-                    live.update(_screen(shown), refresh=True)
-            except Unreachable as error:
-                live.update(Text(printable(error.message), style="red"), refresh=True)
-            async for attempt in retrying():
-                with attempt:
-                    await client.events(limit=1)
+        async with clients(nodes) as to:
+
+            async def follow(name: str) -> None:
+                client = to(name)
+
+                def lost(error: McpError) -> None:
+                    used.pop(name, None)
+                    gone[name] = error.message
+                    live.update(_screen(used.values(), gone.values(), nodes=len(names) > 1), refresh=True)
+
+                async for usage in listen(client, lambda: client.inspection.usage(interval), lost):
+                    used[name] = UsedNode(node=name, usage=_of(usage, service))
+                    gone.pop(name, None)
+                    live.update(_screen(used.values(), gone.values(), nodes=len(names) > 1), refresh=True)
+
+            return await follow_each(output, names, follow)
 
 
-def _screen(usage: NodeUsage) -> RenderableType:
+def _screen(used: Collection[UsedNode], gone: Iterable[str], *, nodes: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     from cli.output import printable
 
-    note = [Text(printable(usage.problem), style="yellow")] if usage.problem else []
-    return Group(table(usage).rich(), *note)
+    problems = [_problem(one, nodes=nodes) for one in used if one.usage.problem]
+    notes = [Text(printable(problem), style="yellow") for problem in problems]
+    notes += [Text(printable(message), style="red") for message in gone]
+    return Group(table(used, nodes=nodes).rich(), *notes)
 
 
-def _of(usage: NodeUsage, service: str) -> tuple[ContainerUsage, ...]:
-    return tuple(one for one in usage.containers if not service or (one.owned and one.service == service))
+def _problem(one: UsedNode, *, nodes: bool) -> str:
+    return f"{one.node if nodes else 'mcp'}: podman cannot say what containers use: {one.usage.problem}"
 
 
-def table(usage: NodeUsage) -> Table:
+def _of(usage: NodeUsage, service: str) -> NodeUsage:
+    containers = tuple(one for one in usage.containers if not service or (one.owned and one.service == service))
+    return usage.model_copy(update={"containers": containers})
+
+
+def table(used: Iterable[UsedNode], *, nodes: bool) -> Table:
     """One row a container, the busiest first."""
     from cli.output import Table
+    from cli.views import located
 
+    found = [(one.node, container) for one in used for container in one.usage.containers]
+    found.sort(key=lambda pair: (-(pair[1].cpu or 0), -(pair[1].memory or 0), pair[1].container, pair[0]))
     headers = ("CONTAINER", "OWNER", "CPU", "MEMORY", "LIMIT", "PIDS", "RECEIVED", "SENT")
-    return Table(headers, tuple(_rows(usage.containers)))
+    shown = Table(headers, tuple(_row(container) for _, container in found))
+    return located(shown, (node for node, _ in found)) if nodes else shown
 
 
-def _rows(containers: Iterable[ContainerUsage]) -> Iterable[tuple[str, ...]]:
-    for one in sorted(containers, key=lambda one: (-(one.cpu or 0), -(one.memory or 0), one.container)):
-        yield (
-            one.container,
-            "mcp" if one.owned else "foreign",
-            _UNKNOWN if one.cpu is None else f"{one.cpu * 100:.1f}%",
-            *(_UNKNOWN if amount is None else amount_of(amount) for amount in (one.memory, one.memory_limit)),
-            _UNKNOWN if one.pids is None else str(one.pids),
-            *(_UNKNOWN if amount is None else amount_of(amount) for amount in (one.received, one.sent)),
-        )
+def _row(one: ContainerUsage) -> tuple[str, ...]:
+    return (
+        one.container,
+        "mcp" if one.owned else "foreign",
+        _UNKNOWN if one.cpu is None else f"{one.cpu * 100:.1f}%",
+        *(_UNKNOWN if amount is None else amount_of(amount) for amount in (one.memory, one.memory_limit)),
+        _UNKNOWN if one.pids is None else str(one.pids),
+        *(_UNKNOWN if amount is None else amount_of(amount) for amount in (one.received, one.sent)),
+    )
 
 
 def amount_of(count: int) -> str:

@@ -9,8 +9,9 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+    from api.errors import McpError
     from cli.options import Settings
     from cli.output import Output
     from cli.wait import Follower
@@ -22,60 +23,70 @@ if TYPE_CHECKING:
 async def cli(settings: Settings, service: str | None) -> int:
     """Follow services as they change, until interrupted.
 
-    A live table on a terminal; a line for each change in a pipe.
+    A live table on a terminal; a line for each change in a pipe. A node that is
+    down holds up no other, and is followed as soon as it answers.
     """
-    import asyncio
     from contextlib import AsyncExitStack
 
     from cli.config import Nodes
-    from cli.connect import ask, client_for, failures, placed, services_of
+    from cli.connect import ask, away, clients, failures, follow_each, placed, services_of
     from cli.output import Output
-    from cli.wait import following
+    from cli.wait import AWAY, following
 
     output = Output(settings)
     if service is not None:
         settings = await placed(settings, service)
     answers = await ask(settings, lambda client: services_of(client, service))
-    failures(output, answers)
-    nodes = Nodes(settings)
-    async with AsyncExitStack() as stack:
-        followers = []
-        for node in (answer.node for answer in answers if answer.error is None):
-            client = await stack.enter_async_context(client_for(nodes.named(node)))
-            followers.append(await stack.enter_async_context(following(client, [service] if service else [])))
-        if output.terminal and not output.silent:
-            await _live(output, followers, nodes=len(answers) > 1)
-        else:
-            await asyncio.gather(*(_lines(output, follower) for follower in followers))
-    return 0
+    several = len(answers) > 1
+    live = output.terminal and not output.silent
+    # What is away comes back; what refuses does not.
+    refusing = [answer for answer in answers if answer.error and not isinstance(answer.error, AWAY)]
+    _, status = failures(output, refusing)
+    followers: dict[str, Follower] = {}
+    async with clients(Nodes(settings)) as to, AsyncExitStack() as stack:
+        for node in (answer.node for answer in answers if answer not in refusing):
+            lost = _seen if live else away(output, node if several else "")
+            wanted = [service] if service else []
+            followers[node] = await stack.enter_async_context(following(to(node), wanted, lost))
+        if live:
+            return await _live(output, followers)
+
+        async def follow(node: str) -> None:
+            await _lines(output, followers[node], node, several=several)
+
+        return max(status, await follow_each(output, followers, follow))
 
 
-async def _live(output: Output, followers: Sequence[Follower], *, nodes: bool) -> None:
-    import asyncio
+def _seen(_: McpError) -> None:
+    """The picture says it."""
+
+
+async def _live(output: Output, followers: Mapping[str, Follower]) -> int:
     from datetime import UTC, datetime
 
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
+    from cli.connect import follow_each
     from cli.output import printable
     from cli.views import services_table
 
     def picture() -> Group:
-        found = [service for follower in followers for service in follower.services.values()]
+        found = [service for follower in followers.values() for service in follower.services.values()]
         services = sorted(found, key=lambda service: (service.name, service.node))
-        notes = [Text(printable(follower.away), style="red") for follower in followers if follower.away]
-        return Group(services_table(services, datetime.now(UTC), nodes=nodes).rich(), *notes)
+        notes = [Text(printable(one.away), style="red") for one in followers.values() if one.away]
+        return Group(services_table(services, datetime.now(UTC), nodes=len(followers) > 1).rich(), *notes)
 
-    async def take_in(follower: Follower) -> None:
-        async for _ in follower.changes():
+    async def take_in(node: str) -> None:
+        async for _ in followers[node].changes():
             pass
 
     with Live(get_renderable=picture, console=output.console(), screen=True, refresh_per_second=4):
-        await asyncio.gather(*map(take_in, followers))
+        return await follow_each(output, followers, take_in)
 
 
-async def _lines(output: Output, follower: Follower) -> None:
+async def _lines(output: Output, follower: Follower, node: str, *, several: bool) -> None:
     from datetime import UTC, datetime
 
     from api.service import Service
@@ -83,8 +94,10 @@ async def _lines(output: Output, follower: Follower) -> None:
     from cli.views import changes_between, moment
 
     known: dict[str, Service] = {}
+    where = f"{node} " if several else ""
     async for watched in follower.changes():
-        output.json_line(WatchLine(service=watched.service, deleted=watched.deleted, synced=watched.synced))
+        line = WatchLine(node=node, service=watched.service, deleted=watched.deleted, synced=watched.synced)
+        output.json_line(line)
         lines = []
         if watched.service is not None:
             lines = list(changes_between(known.get(watched.service.name), watched.service))
@@ -92,4 +105,4 @@ async def _lines(output: Output, follower: Follower) -> None:
         elif watched.deleted:
             known.pop(watched.deleted, None)
             lines = [f"{watched.deleted} deleted"]
-        output.lines(f"{moment(datetime.now(UTC))} {line}" for line in lines)
+        output.lines(f"{moment(datetime.now(UTC))} {where}{line}" for line in lines)

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 @click.command("whoami")
 @options.command
 async def cli(settings: Settings) -> int:
-    """Show whom the agent takes you for, and what you may do there."""
-    from cli.connect import connected
+    """Show whom the agents take you for, and what you may do there."""
+    from cli.connect import ask, failures
     from cli.output import Output
+    from cli.reports import NodeIdentity, WhoamiReport
 
     output = Output(settings)
-    async with connected(settings) as client:
-        me = await client.access.whoami()
-    until = f", until {me.expires_at:%Y-%m-%d %H:%M} UTC" if me.expires_at else ""
-    output.line(f"{me.name} ({me.role}, by {me.how}{until})")
-    output.document(me)
-    return 0
+    answers = await ask(settings, lambda client: client.access.whoami())
+    found = tuple(NodeIdentity(node=one.node, **dict(one.value)) for one in answers if one.value is not None)
+    for me in found:
+        until = f", until {me.expires_at:%Y-%m-%d %H:%M} UTC" if me.expires_at else ""
+        where = f"{me.node}: " if len(answers) > 1 else ""
+        output.line(f"{where}{me.name} ({me.role}, by {me.how}{until})")
+    unasked, status = failures(output, answers)
+    output.document(WhoamiReport(identities=found, unasked=unasked))
+    return status

@@ -40,7 +40,7 @@ async def test_what_a_service_says_and_uses_and_how_it_runs_without_us(rig: Rig)
     await rig.until_ready()
     assert rig.host.mcp("logs", rig.name).stdout == f"hello {rig.name}\n"
     assert rig.host.mcp("logs", "nobody").returncode == 5
-    (used,) = json.loads(rig.host.mcp("top", rig.name, "-o", "json").stdout)["usage"]["containers"]
+    (used,) = json.loads(rig.host.mcp("top", rig.name, "-o", "json").stdout)["nodes"][0]["usage"]["containers"]
     assert used["pids"] >= 1
     units = rig.host.mcp("export", rig.name, "--format", "quadlet")
     assert f"ContainerName={rig.container}" in units.stdout

@@ -172,7 +172,7 @@ async def test_watch_in_json_is_a_line_for_each_message(mcp: Mcp) -> None:
         process.send_signal(signal.SIGINT)
         await process.wait()
     assert first["service"]["name"] == "hello"
-    assert second == {"service": None, "deleted": "", "synced": True}
+    assert second == {"node": "rift", "service": None, "deleted": "", "synced": True}
 
 
 async def test_delete_waits_until_all_is_gone(mcp: Mcp) -> None:

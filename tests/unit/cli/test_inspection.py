@@ -94,7 +94,7 @@ async def test_usage_is_one_look_in_a_pipe(hello: Mcp) -> None:
     ]
     assert len((await hello("top", "hello")).lines) == 2
     report = json.loads((await hello("top", "-o", "json")).stdout)
-    assert report["usage"]["containers"][1]["cpu"] == 0.125
+    assert report["nodes"][0]["usage"]["containers"][1]["cpu"] == 0.125
     assert (await hello("top", "nobody")).status == 5
 
 
