@@ -67,64 +67,28 @@ def _settings(nodes: dict[str, Node]) -> Finding:
 
 async def _there(name: str, node: Node) -> list[Diagnosis]:
     """What is found of one node, however far one comes."""
-    from api.errors import McpError
+    from time import monotonic
+
+    from api.errors import Forbidden, McpError, Unauthenticated
+    from cli import diagnosing
     from cli.connect import client_for
     from cli.reports import Diagnosis
 
-    found = [Diagnosis(node=name, finding=finding) for finding in _authority(node)]
+    found = list(diagnosing.authority(node))
     try:
         async with client_for(node) as client:
+            if not node.address.startswith("unix:"):
+                found.append(diagnosing.identity(await client.access.whoami()))
+            begun = monotonic()
             status = await client.node_status()
-            found.append(Diagnosis(node=name, finding=_versions(node, status.version)))
-            findings = await client.inspection.diagnose()
-            found += [Diagnosis(node=name, finding=finding) for finding in findings]
+            found.append(diagnosing.versions(node, status.version))
+            found += diagnosing.clocks(status.at, monotonic() - begun)
+            found += await client.inspection.diagnose()
+    except (Unauthenticated, Forbidden) as error:
+        found.append(diagnosing.stranger(node, error.message))
     except McpError as error:
-        advice = f"on the node: systemctl status mcp-agent; from here: is {node.address} the right address?"
-        found.append(_problem(name, "agent", error.message, advice))
-    return found
-
-
-def _versions(node: Node, theirs: str) -> Finding:
-    from importlib.metadata import version
-
-    from api.inspection import Finding, FindingState
-
-    own = version("metacircular-mcp")
-    if own == theirs:
-        return Finding(check="agent", state=FindingState.OK, found=f"version {theirs} answers at {node.address}")
-    found, advice = f"version {theirs}, and this command is {own}", "install the same version on both sides"
-    return Finding(check="agent", state=FindingState.WARNING, found=found, advice=advice)
-
-
-def _authority(node: Node) -> Iterator[Finding]:
-    """The CA that the agent's certificate must lead to."""
-    from datetime import UTC, datetime, timedelta
-    from pathlib import Path
-
-    from cryptography import x509
-
-    from api.inspection import Finding, FindingState
-
-    if node.ca_file is None or node.address.startswith("unix:"):
-        return
-    advice = "copy the node's CA anew: <state_dir>/ca/ca.pem"
-    try:
-        certificate = x509.load_pem_x509_certificate(Path(node.ca_file).read_bytes())
-    except (OSError, ValueError) as error:
-        found = f"{node.ca_file} is no certificate that can be read: {error}"
-        yield Finding(check="CA file", state=FindingState.PROBLEM, found=found, advice=advice)
-        return
-    end = certificate.not_valid_after_utc
-    left = end - datetime.now(UTC)
-    state = (
-        FindingState.OK
-        if left > timedelta(days=30)
-        else FindingState.WARNING
-        if left > timedelta()
-        else FindingState.PROBLEM
-    )
-    found = f"{node.ca_file}, until {end:%Y-%m-%d}"
-    yield Finding(check="CA file", state=state, found=found, advice="" if state is FindingState.OK else advice)
+        found.append(diagnosing.unreachable(node, error.message))
+    return [Diagnosis(node=name, finding=finding) for finding in found]
 
 
 def _problem(node: str, check: str, found: str, advice: str) -> Diagnosis:
