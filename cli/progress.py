@@ -16,6 +16,10 @@ from cli.wait import End, Settled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
+
+_WIDE = 100
+"""Columns, beside those of the names, from which on there is room for what is awaited behind all conditions."""
 
 REMIND_SECONDS = 2.0
 """In a pipe, what is awaited is said once nothing has happened for so long."""
@@ -112,31 +116,39 @@ class Progress:
 
         console = self._output.console()
         with Live(
-            get_renderable=lambda: self.picture(console.height),
+            get_renderable=lambda: self.picture(console.width, console.height),
             console=console,
             refresh_per_second=10,
             vertical_overflow="visible",
         ):
             yield
 
-    def picture(self, lines: int) -> "RenderableType":
-        """A row for each service that these lines have room for: its conditions, the time, and what is awaited."""
+    def picture(self, columns: int, lines: int) -> "RenderableType":
+        """A line for each service that there is room for: its conditions, the time, and what is awaited.
+
+        On a narrow terminal the conditions are told by their signs alone.
+        """
         from rich.console import Group
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
         shown, rest = _fitting(self.tracks, lines)
+        wide = columns >= _WIDE + max((len(track.name) for track in shown), default=0)
         table = Table.grid(padding=(0, 2))
         for track in shown:
+            signs = list(_signs(track)) if track.steps else []
             cells: list[RenderableType] = [Text(track.name, style="bold")]
-            if track.steps:
-                cells += [Text(f"{sign} {label}", style=style) for label, sign, style in _signs(track)]
+            if wide:
+                cells += [Text(f"{sign} {label}", style=style) for label, sign, style in signs]
+            elif signs:
+                cells.append(Text.assemble(*((sign, style) for _, sign, style in signs)))
             cells.append(Text(f"{track.seconds:.1f}s", style="dim"))
-            cells.append(
-                _last_word(track) if track.end else Spinner("dots", Text(printable(track.awaited), style="dim"))
-            )
+            cells.append(Text() if track.end else Spinner("dots"))
+            cells.append(_last_word(track) if track.end else _one_line(track.awaited, "dim"))
             table.add_row(*cells)
+        for column in table.columns[:-1]:
+            column.no_wrap = True
         return Group(table, Text(rest, style="dim")) if rest else table
 
 
@@ -177,9 +189,12 @@ def _signs(track: Track) -> Iterator[tuple[str, str, str]]:
             yield label, "…", "yellow"
 
 
-def _last_word(track: Track) -> "RenderableType":
+def _last_word(track: Track) -> "Text":
+    return _one_line("" if track.end is None or track.end.end is End.DONE else track.end.message, "red")
+
+
+def _one_line(text: str, style: str) -> "Text":
+    """Cut, or the picture would be higher than was reckoned with; the whole sentence comes at the end."""
     from rich.text import Text
 
-    if track.end is None or track.end.end is End.DONE:
-        return Text("")
-    return Text(printable(track.end.message), style="red")
+    return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")

@@ -55,6 +55,27 @@ async def test_ctrl_c_leaves_the_rollout_going_and_the_terminal_as_it_was(mcp: M
     assert screen.drawn.rindex("\x1b[?25h") > screen.drawn.rindex("\x1b[?25l")
 
 
+async def test_a_narrow_terminal_is_told_by_signs_alone(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "stall"
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO), size=(40, 24)) as screen:
+        await screen.until("hello  ✓✓✓✓…  0.")
+        await screen.until("WaitingForC")
+        mcp.plane.converge("hello")
+        assert await screen.end() == 0
+    assert "✓✓✓✓✓" in screen.text
+    assert "\x1b[1A" not in screen.drawn, "a line that is too long would take two"
+
+
+async def test_a_terminal_may_change_its_size_meanwhile(mcp: Mcp) -> None:
+    mcp.plane.behaviour = "stall"
+    async with terminal(mcp, "apply", "-f", mcp.write("hello.toml", HELLO), size=(40, 24)) as screen:
+        await screen.until("✓✓✓✓…")
+        screen.resize(140, 30)
+        await screen.until("✓ containers  … routes")
+        mcp.plane.converge("hello")
+        assert await screen.end() == 0
+
+
 async def test_more_services_than_lines_are_counted_and_those_on_their_way_are_shown(mcp: Mcp) -> None:
     mcp.plane.behaviour = "stall"
     folder = mcp.folder / "many"
