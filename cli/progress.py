@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-_WIDE = 100
+_WIDE = 90
 """Columns, beside those of the names, from which on there is room for what is awaited behind all conditions."""
 
 REMIND_SECONDS = 2.0
