@@ -1,5 +1,6 @@
 """The part of the typed client that is about files."""
 
+import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -34,13 +35,28 @@ class FilesClient:
     async def push(self, target: FileTarget, pieces: AsyncIterable[bytes]) -> ServiceFile:
         """Has a file kept and laid down. Raises NotFound, Refused, InvalidSpec; and what `pieces` raises."""
 
+        failures: list[Exception] = []
+
         async def requests() -> AsyncIterator[pb.PushFileRequest]:
             yield pb.PushFileRequest(target=to_wire(target, pb.FileTarget()), service=target.service)
-            async for piece in pieces:
-                yield pb.PushFileRequest(piece=piece)
+            whole = hashlib.sha256()
+            try:
+                async for piece in pieces:
+                    whole.update(piece)
+                    yield pb.PushFileRequest(piece=piece)
+                yield pb.PushFileRequest(sha256=whole.hexdigest())
+            except Exception as failure:
+                failures.append(failure)
+                raise
 
-        with self._translated():
-            answer = await self._stub.PushFile(requests(), metadata=self._metadata)
+        try:
+            with self._translated():
+                answer = await self._stub.PushFile(requests(), metadata=self._metadata)
+        except Exception:
+            # gRPC cancels the call, and knows nothing of why.
+            if failures:
+                raise failures[0] from None
+            raise
         return from_wire(answer.file, ServiceFile)
 
     async def remove(

@@ -1,11 +1,12 @@
 """The agent's API about files, over gRPC: as thin as api.server."""
 
+import hashlib
 from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
 from api.complaints import complaints
-from api.errors import InvalidSpec
+from api.errors import InvalidSpec, Refused
 from api.files import Files, FileTarget
 from api.gen.mcp.v1 import files_pb2 as pb
 from api.gen.mcp.v1.files_pb2_grpc import FilesServiceServicer
@@ -61,5 +62,13 @@ def _target(message: pb.FileTarget) -> FileTarget:
 
 
 async def _pieces(requests: AsyncIterator[pb.PushFileRequest]) -> AsyncIterator[bytes]:
+    """Raises Refused unless all came: of a caller who is killed nothing is heard but an end."""
+    found, whole = hashlib.sha256(), ""
     async for request in requests:
+        if request.WhichOneof("part") == "sha256":
+            whole = request.sha256
+            break
+        found.update(request.piece)
         yield request.piece
+    if found.hexdigest() != whole:
+        raise Refused("the file did not come whole, and is not kept: push it again")

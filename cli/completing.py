@@ -1,4 +1,4 @@
-"""What the shell may complete: the names of services, from the agents where they answer at once."""
+"""What the shell may complete: the names of services and the paths of files, from agents that answer at once."""
 
 import asyncio
 import os
@@ -19,6 +19,23 @@ def services(ctx: click.Context, incomplete: str) -> list[str]:
         return sorted(name for name in asyncio.run(_names(_settings(ctx))) if name.startswith(incomplete))
     except Exception:  # a shell has no use for what went wrong
         return []
+
+
+def paths(ctx: click.Context, incomplete: str) -> list[str]:
+    """The paths to which something was pushed of the service that the command names; never raises."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        found = asyncio.run(_paths(_settings(ctx), ctx.params["service"]))
+    except Exception:  # a shell has no use for what went wrong
+        return []
+    return sorted(path for path in found if path.startswith(incomplete))
+
+
+async def _paths(settings: Settings, service: str) -> set[str]:
+    from cli.connect import connected
+
+    async with asyncio.timeout(PATIENCE), connected(settings, service) as client:
+        return {file.path for file in await client.files.files(service)}
 
 
 def _settings(ctx: click.Context) -> Settings:

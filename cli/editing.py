@@ -172,12 +172,15 @@ async def rollback(
         async with connected(settings) as client:
             answer = await client.rollback(service, generation, dry_run=True)
             tell_plan(output, service, answer)
+            output.lines(answer.notes)
             asked = Order(service, Nodes(settings).name(), client, lambda: client.rollback(service, generation))
             output.document(ApplyReport(dry_run=True, services=(report(asked, answer),)))
         return ExitCode.DONE
 
     async def act(client: Client) -> Applied:
-        return await client.rollback(service, generation)
+        answer = await client.rollback(service, generation)
+        output.lines(answer.notes)
+        return answer
 
     status = await order(settings, service, act, wait=wait, within=within)
     if path := definition(Nodes(settings).services, service):

@@ -85,7 +85,25 @@ class ServiceName(click.ParamType[str]):
         return [CompletionItem(name) for name in services(ctx, incomplete)]
 
 
+class FilePath(click.ParamType[str]):
+    """A path in a service's folder; completed from what was pushed there."""
+
+    name = "path"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The paths that begin so, as the agent of the service before has them."""
+        from cli.completing import paths
+
+        return [CompletionItem(path) for path in paths(ctx, incomplete)]
+
+
 SERVICE = ServiceName()
+PATH = FilePath()
 
 _COMMON = (
     click.option("--node", metavar="NAME", envvar="MCP_NODE", show_envvar=True, help="Ask this node of mcp.toml."),

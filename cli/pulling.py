@@ -3,9 +3,10 @@
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -20,23 +21,52 @@ from cli.reports import PulledFile
 async def pull(settings: Settings, service: str, path: str, file: str | None) -> int:
     """Brings the file here."""
     output = Output(settings)
+    target = None if file == "-" else _target(path, file)
     async with connected(settings, service) as client:
         found, pieces = await client.files.pull(service, path)
-        if file == "-":
-            async for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        if target is None:
+            with _told("standard output"):
+                await _pour(sys.stdout.buffer, pieces, found)
             return ExitCode.DONE
-        target = _target(path, file)
-        await _write(target, found, pieces)
+        if target.exists() and not target.is_file():
+            # A device or a pipe is written to: to put a file in its place is what nobody means.
+            with _told(str(target)), target.open("wb") as there:
+                await _pour(there, pieces, found)
+        else:
+            await _write(target, found, pieces)
     output.line(f"{target}: {found.size} bytes of {service}, {path}")
     output.document(PulledFile(service=service, path=path, file=str(target), found=found))
     return ExitCode.DONE
 
 
 def _target(path: str, file: str | None) -> Path:
+    """Where it is written: a link is left as it is, and what it leads to is replaced."""
     target = Path(file or ".")
-    return target / Path(path).name if target.is_dir() else target
+    if file and file.endswith("/") and not target.is_dir():
+        raise click.UsageError(f"{file} is no folder")
+    target = target / Path(path).name if target.is_dir() else target
+    return target.resolve() if target.is_symlink() else target
+
+
+@contextmanager
+def _told(target: str) -> Iterator[None]:
+    """Says in a sentence that something cannot be written."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads it has enough
+        raise
+    except OSError as error:
+        raise Refused(f"{target} cannot be written: {error.strerror}") from error
+
+
+async def _pour(there: BinaryIO, pieces: AsyncIterator[bytes], found: FoundFile) -> None:
+    """Raises Refused where less came than was found."""
+    size = 0
+    async for piece in pieces:
+        size += there.write(piece)
+    there.flush()
+    if size < found.size:
+        raise Refused(f"only {size} of {found.size} bytes came: somebody cut it meanwhile; pull it again")
 
 
 async def _write(target: Path, found: FoundFile, pieces: AsyncIterator[bytes]) -> None:
@@ -46,16 +76,12 @@ async def _write(target: Path, found: FoundFile, pieces: AsyncIterator[bytes]) -
     except OSError as error:
         raise click.UsageError(f"{target} cannot be written: {error.strerror}") from error
     try:
-        with os.fdopen(descriptor, "wb") as written:
-            async for piece in pieces:
-                written.write(piece)
-            size = written.tell()
+        with _told(str(target)), os.fdopen(descriptor, "wb") as written:
+            await _pour(written, pieces, found)
             os.fchmod(descriptor, found.mode)
-        if size < found.size:
-            raise Refused(f"only {size} of {found.size} bytes came: somebody cut it meanwhile; pull it again")
-        os.replace(temporary, target)  # noqa: PTH105  # as the rest here speaks
-    except OSError as error:
-        raise Refused(f"{target} cannot be written: {error.strerror}") from error
+            os.fsync(descriptor)
+        with _told(str(target)):
+            os.replace(temporary, target)  # noqa: PTH105  # as the rest here speaks
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)  # noqa: PTH108

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from api.client import Client
 from api.complaints import complaints
 from api.conditions import ConditionType, Status
-from api.errors import ExitCode
+from api.errors import ExitCode, Refused
 from api.files import PIECE_BYTES, FileTarget, ServiceFile
 from api.service import Convergence, Service, convergence
 from cli.connect import connected
@@ -64,22 +64,26 @@ class Push:
         output = Output(settings)
         async with connected(settings, self.target.service) as client:
             if within is None:
+                there = await client.get(self.target.service)
                 file = await self._hand_over(client)
-                output.line(f"{self.target.service}: {file.path} is pushed (revision {file.revision})")
-                output.document(PushedFile(service=self.target.service, file=file))
+                unchanged = _unchanged(there, file)
+                words = "unchanged" if unchanged else "pushed"
+                output.line(f"{self.target.service}: {file.path} is {words} (revision {file.revision})")
+                output.document(PushedFile(service=self.target.service, file=file, unchanged=unchanged))
                 return ExitCode.DONE
             async with following(client, [self.target.service]) as follower:
+                before = follower.services.get(self.target.service)
                 file = await self._hand_over(client)
                 follower.skip()
                 answered = await client.get(self.target.service)
                 goals = {self.target.service: self._goal(file)}
                 async for settled in settle(follower, goals, [answered], within, lambda *_: None):
-                    return self._tell(output, file, settled)
+                    return self._tell(output, file, settled, _unchanged(before, file))
         raise AssertionError("settled without an end")
 
     async def _hand_over(self, client: Client) -> ServiceFile:
         with _opened(self.source) as content:
-            return await client.files.push(self.target, _pieces(content))
+            return await client.files.push(self.target, _pieces(content, self.source))
 
     def _goal(self, pushed: ServiceFile) -> Goal:
         def judge(service: Service | None) -> tuple[Convergence, str]:
@@ -97,17 +101,20 @@ class Push:
 
         return judge
 
-    def _tell(self, output: Output, pushed: ServiceFile, settled: Settled) -> int:
+    def _tell(self, output: Output, pushed: ServiceFile, settled: Settled, unchanged: bool) -> int:
         place = f"{settled.name}: {pushed.path}"
         file = pushed if settled.service is None else settled.service.file(pushed.path) or pushed
         match settled.end:
             case End.DONE:
-                output.line(f"{place} is laid down (revision {pushed.revision})")
+                words = "unchanged, and lies there" if unchanged else "laid down"
+                output.line(f"{place} is {words} (revision {pushed.revision})")
             case End.FAILED:
                 output.error(f"{place}: {settled.message}")
             case End.TIMED_OUT:
                 output.error(f"{place}: timed out: {settled.message}; the agent goes on, mcp status says how far it is")
-        output.document(PushedFile(service=settled.name, file=file, end=settled.end, message=settled.message))
+        output.document(
+            PushedFile(service=settled.name, file=file, unchanged=unchanged, end=settled.end, message=settled.message)
+        )
         return {End.DONE: ExitCode.DONE, End.FAILED: ExitCode.FAILED, End.TIMED_OUT: ExitCode.TIMED_OUT}[settled.end]
 
 
@@ -132,6 +139,17 @@ def _opened(source: str) -> BinaryIO:
         raise click.UsageError(f"{source} cannot be read: {error.strerror}") from error
 
 
-async def _pieces(content: BinaryIO) -> AsyncIterator[bytes]:
+async def _pieces(content: BinaryIO, source: str) -> AsyncIterator[bytes]:
+    """The content. Raises Refused before it ends where somebody wrote to the file meanwhile: no agent keeps it."""
+    before = os.fstat(content.fileno())
     while piece := await asyncio.to_thread(content.read, PIECE_BYTES):
         yield piece
+    after = os.fstat(content.fileno())
+    if stat.S_ISREG(after.st_mode) and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise Refused(f"{source} changed while it was read, and was not pushed: push it again once it is whole")
+
+
+def _unchanged(before: Service | None, pushed: ServiceFile) -> bool:
+    """Whether the service had the very same file: else it would be another revision."""
+    file = None if before is None else before.file(pushed.path)
+    return file is not None and file.revision == pushed.revision

@@ -7,6 +7,7 @@ from api.conditions import Condition, ConditionType, Reason, Status
 from api.service import Certificate, Component, ContainerState, Event, PlannedAction, RouteClaim, Service
 from api.spec import container_name
 from cli import views
+from cli.file_views import files_rows
 from cli.output import Row
 from cli.reports import SHORT
 from cli.views import action_lines, age, event_line, event_style, is_ready, span
@@ -61,6 +62,7 @@ def rows(
     for name in dict.fromkeys([*(c.name for c in service.spec.components), *(c.name for c in service.components)]):
         yield from _labelled(name, _component(service, name, now))
     yield from _labelled("routes", _routes(service, now))
+    yield from _labelled("files", files_rows(service, now))
     yield from _labelled("next", _next(actions, unplanned))
     yield from _labelled("events", (_event(event, service, now) for event in events))
 

@@ -75,7 +75,7 @@ class LocalFiles:
         try:
             descriptor = await asyncio.to_thread(beneath.open_file, self._site.place(service, relative_path(path)))
         except ValueError as error:
-            raise InvalidSpec("path", str(error)) from error
+            raise InvalidSpec("path", f'"{path}" {error}') from error
         except FileNotFoundError as error:
             raise NotFound(f"there is no {path} in the folder of {service}") from error
         except Unsafe as error:

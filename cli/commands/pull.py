@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("service")
-@click.argument("path")
+@click.argument("path", type=options.PATH)
 @click.argument("file", required=False, metavar="[FILE|-]")
 @options.command
 async def cli(settings: Settings, service: str, path: str, file: str | None) -> int:

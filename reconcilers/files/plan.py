@@ -15,6 +15,8 @@ from reconcilers.files.model import NOTHING, Found, Observed
 _GO_FIRST = frozenset({Finalizer.ROUTES, Finalizer.CONTAINERS})
 _LOOK_AGAIN = timedelta(minutes=1)
 """Only a safety net: what changes in a folder that matters is told."""
+_LOOK_BLINDLY = timedelta(seconds=50)
+"""Where it is not; so often that the look is not worth a write each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,8 @@ def looked_at(service: Service) -> tuple[ServiceFile, ...]:
     return ()
 
 
-def plan(service: Service, observed: Observed) -> Plan:
-    """What to do for a service that is wanted, running or not."""
+def plan(service: Service, observed: Observed, blind: str = "") -> Plan:
+    """What to do for a service that is wanted, running or not; `blind`: why changes of its files are not told."""
     actions: list[FileAction] = []
     obstacles: list[Found] = []
     for file in service.files:
@@ -147,7 +149,7 @@ def plan(service: Service, observed: Observed) -> Plan:
             actions.append(Confirm(file))
     # One that cannot be laid down shall not keep others from it.
     actions.sort(key=lambda action: action.subject in observed.failed)
-    return Plan(tuple(actions), _outcome(service.files, obstacles))
+    return Plan(tuple(actions), _outcome(service.files, obstacles, blind))
 
 
 def plan_deletion(service: Service, observed: Observed) -> Plan:
@@ -189,8 +191,11 @@ def _removal(file: ServiceFile, found: Found) -> FileAction:
     return Remove(file)
 
 
-def _outcome(files: tuple[ServiceFile, ...], obstacles: list[Found]) -> Outcome:
+def _outcome(files: tuple[ServiceFile, ...], obstacles: list[Found], blind: str) -> Outcome:
     if obstacles:
         reason = Reason.FILES_FAILED if any(one.reason is Reason.FILES_FAILED for one in obstacles) else Reason.CONFLICT
         return Outcome(Status.FALSE, reason, "; ".join(one.problem for one in obstacles), _LOOK_AGAIN)
+    if blind:
+        message = f"what others change is noticed within a minute, not at once: {blind}"
+        return Outcome(Status.TRUE, Reason.CONVERGED, message, _LOOK_BLINDLY)
     return CONVERGED if files else NOT_NEEDED

@@ -51,7 +51,7 @@ class Files:
         if service.deleting:
             self._failed.pop(service.name, None)
             return planner.plan_deletion(service, observed)
-        return planner.plan(service, observed)
+        return planner.plan(service, observed, self._interests.blind(service.name))
 
     async def execute(self, service: Service, action: Action) -> None:
         """Carries out one action. Raises Transient, or Terminal where the disk does not let us."""

@@ -28,6 +28,17 @@ class Interests:
         self._wanted: Counter[Path] = Counter()
         self._watches: dict[Path, Watch] = {}
         self._inotify: Inotify | None = None
+        self._refused: dict[Path, str] = {}
+        """Why folders are not watched though they are there."""
+        self._blind = ""
+        """Why none is."""
+
+    def blind(self, service: str) -> str:
+        """Why not every change of the service's files is told, in half a sentence; empty where all are."""
+        if not self._paths.get(service):
+            return ""
+        folders = (path.parent for path in self._paths[service])
+        return self._blind or next((self._refused[folder] for folder in folders if folder in self._refused), "")
 
     def follow(self, service: str, root: Path, paths: Iterable[Path]) -> None:
         """Watches these files of a service and all that leads to them from `root` on, and nothing else of it."""
@@ -45,6 +56,7 @@ class Interests:
         while True:
             try:
                 with Inotify() as self._inotify:
+                    self._blind = ""
                     for folder in list(self._wanted):
                         self._adjust(folder)
                     for service in list(self._paths):
@@ -53,11 +65,15 @@ class Interests:
                         for service in self._affected(event):
                             wake(service)
             except OSError as error:
-                log.warning("cannot_watch", error=str(error))
+                self._blind = _limit(error, "instances")
+                log.warning("cannot_watch", error=self._blind)
+                for service in list(self._paths):
+                    wake(service)
                 await asyncio.sleep(_AGAIN)
             finally:
                 self._inotify = None
                 self._watches.clear()
+                self._refused.clear()
 
     def _affected(self, event: Event) -> list[str]:
         path = event.path
@@ -83,12 +99,25 @@ class Interests:
         mask = _CHANGED | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR | Mask.DONT_FOLLOW
         try:
             self._watches[folder] = inotify.add_watch(folder, mask)
+            self._refused.pop(folder, None)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                log.warning("cannot_watch", folder=str(folder), error=str(error))
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                self._refused.pop(folder, None)
+                return
+            if not self._refused:  # the next thousand would say the same
+                log.warning("cannot_watch", folder=str(folder), error=_limit(error, "watches"))
+            self._refused[folder] = _limit(error, "watches")
 
     def _unwatch(self, folder: Path) -> None:
+        self._refused.pop(folder, None)
         watch = self._watches.pop(folder, None)
         if watch is not None and self._inotify is not None:
             with suppress(OSError):  # the kernel drops those of folders that are gone by itself
                 self._inotify.rm_watch(watch)
+
+
+def _limit(error: OSError, what: str) -> str:
+    """What the kernel says, and which of its limits that is."""
+    if error.errno in (errno.ENOSPC, errno.EMFILE):
+        return f"the kernel grants no more {what} (fs.inotify.max_user_{what})"
+    return f"folders cannot be watched: {error.strerror}"

@@ -17,6 +17,7 @@ from api.files_server import FilesServicer
 from api.gen.mcp.v1 import files_pb2 as pb
 from api.gen.mcp.v1.files_pb2_grpc import FilesServiceStub, add_FilesServiceServicer_to_server
 from api.server import ErrorInterceptor
+from api.wire import to_wire
 from controller.files import LocalFiles
 from controller.preview import Preview
 from controller.registry import Registry
@@ -99,6 +100,25 @@ async def test_a_file_goes_to_the_disk_by_way_of_the_registry_and_comes_back(
     await reconcile(lite, root)
     assert await pulled(client, "app.toml") == b""
     assert stat.S_IMODE((root / "hello/app.toml").stat().st_mode) == 0o644
+
+
+async def test_what_does_not_come_whole_is_not_kept(client: Client, lite: Registry) -> None:
+    stub = FilesServiceStub(client._channel)
+    about = pb.PushFileRequest(target=to_wire(target(), pb.FileTarget()))
+    for sent in (
+        [pb.PushFileRequest(piece=b"half")],
+        [pb.PushFileRequest(piece=b"x"), pb.PushFileRequest(sha256="no")],
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="did not come whole"):
+            await stub.PushFile(iter([about, *sent]))  # type: ignore[misc]  # the stubs know of no asynchronous ones here
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise Refused("it changed")
+
+    with pytest.raises(Refused, match="it changed"):
+        await client.files.push(target(), broken())
+    assert await lite.files.history("hello") == ()
 
 
 async def test_what_is_too_large_is_refused_as_soon_as_that_is_known(client: Client, lite: Registry) -> None:

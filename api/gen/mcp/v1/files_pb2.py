@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mcp/v1/files.proto\x12\x06mcp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\nFileTarget\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07managed\x18\x05 \x01(\x08\x12\x0f\n\x07restart\x18\x06 \x01(\x08\x12\x11\n\tcomponent\x18\x07 \x01(\t\"\x87\x02\n\x0bServiceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x0c\n\x04mode\x18\x05 \x01(\r\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0f\n\x07managed\x18\x07 \x01(\x08\x12\x0f\n\x07restart\x18\x08 \x01(\x08\x12\x11\n\tcomponent\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12&\n\x02\x61t\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x0c \x01(\x03\x12\x0c\n\x04laid\x18\r \x01(\x08\x12\x0f\n\x07removed\x18\x0e \x01(\x08\"6\n\tFoundFile\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04mode\x18\x02 \x01(\r\x12\r\n\x05owner\x18\x03 \x01(\t\"a\n\x0fPushFileRequest\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x12.mcp.v1.FileTargetH\x00\x12\x0f\n\x05piece\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x07service\x18\x03 \x01(\tB\x06\n\x04part\"5\n\x10PushFileResponse\x12!\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceFile\"c\n\x11RemoveFileRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65lete\x18\x03 \x01(\x08\x12\x0e\n\x06\x66orget\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"H\n\x12RemoveFileResponse\x12!\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceFile\x12\x0f\n\x07planned\x18\x02 \x01(\t\"0\n\x0fPullFileRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"O\n\x10PullFileResponse\x12\"\n\x05\x66ound\x18\x01 \x01(\x0b\x32\x11.mcp.v1.FoundFileH\x00\x12\x0f\n\x05piece\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"4\n\x10ListFilesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\"7\n\x11ListFilesResponse\x12\"\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x13.mcp.v1.ServiceFile2\x97\x02\n\x0c\x46ilesService\x12?\n\x08PushFile\x12\x17.mcp.v1.PushFileRequest\x1a\x18.mcp.v1.PushFileResponse(\x01\x12\x43\n\nRemoveFile\x12\x19.mcp.v1.RemoveFileRequest\x1a\x1a.mcp.v1.RemoveFileResponse\x12?\n\x08PullFile\x12\x17.mcp.v1.PullFileRequest\x1a\x18.mcp.v1.PullFileResponse0\x01\x12@\n\tListFiles\x12\x18.mcp.v1.ListFilesRequest\x1a\x19.mcp.v1.ListFilesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mcp/v1/files.proto\x12\x06mcp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\nFileTarget\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07managed\x18\x05 \x01(\x08\x12\x0f\n\x07restart\x18\x06 \x01(\x08\x12\x11\n\tcomponent\x18\x07 \x01(\t\"\x87\x02\n\x0bServiceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x0c\n\x04mode\x18\x05 \x01(\r\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0f\n\x07managed\x18\x07 \x01(\x08\x12\x0f\n\x07restart\x18\x08 \x01(\x08\x12\x11\n\tcomponent\x18\t \x01(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12&\n\x02\x61t\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x0c \x01(\x03\x12\x0c\n\x04laid\x18\r \x01(\x08\x12\x0f\n\x07removed\x18\x0e \x01(\x08\"6\n\tFoundFile\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04mode\x18\x02 \x01(\r\x12\r\n\x05owner\x18\x03 \x01(\t\"s\n\x0fPushFileRequest\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x12.mcp.v1.FileTargetH\x00\x12\x0f\n\x05piece\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06sha256\x18\x04 \x01(\tH\x00\x12\x0f\n\x07service\x18\x03 \x01(\tB\x06\n\x04part\"5\n\x10PushFileResponse\x12!\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceFile\"c\n\x11RemoveFileRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65lete\x18\x03 \x01(\x08\x12\x0e\n\x06\x66orget\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"H\n\x12RemoveFileResponse\x12!\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x13.mcp.v1.ServiceFile\x12\x0f\n\x07planned\x18\x02 \x01(\t\"0\n\x0fPullFileRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"O\n\x10PullFileResponse\x12\"\n\x05\x66ound\x18\x01 \x01(\x0b\x32\x11.mcp.v1.FoundFileH\x00\x12\x0f\n\x05piece\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"4\n\x10ListFilesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\"7\n\x11ListFilesResponse\x12\"\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x13.mcp.v1.ServiceFile2\x97\x02\n\x0c\x46ilesService\x12?\n\x08PushFile\x12\x17.mcp.v1.PushFileRequest\x1a\x18.mcp.v1.PushFileResponse(\x01\x12\x43\n\nRemoveFile\x12\x19.mcp.v1.RemoveFileRequest\x1a\x1a.mcp.v1.RemoveFileResponse\x12?\n\x08PullFile\x12\x17.mcp.v1.PullFileRequest\x1a\x18.mcp.v1.PullFileResponse0\x01\x12@\n\tListFiles\x12\x18.mcp.v1.ListFilesRequest\x1a\x19.mcp.v1.ListFilesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,21 +39,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOUNDFILE']._serialized_start=456
   _globals['_FOUNDFILE']._serialized_end=510
   _globals['_PUSHFILEREQUEST']._serialized_start=512
-  _globals['_PUSHFILEREQUEST']._serialized_end=609
-  _globals['_PUSHFILERESPONSE']._serialized_start=611
-  _globals['_PUSHFILERESPONSE']._serialized_end=664
-  _globals['_REMOVEFILEREQUEST']._serialized_start=666
-  _globals['_REMOVEFILEREQUEST']._serialized_end=765
-  _globals['_REMOVEFILERESPONSE']._serialized_start=767
-  _globals['_REMOVEFILERESPONSE']._serialized_end=839
-  _globals['_PULLFILEREQUEST']._serialized_start=841
-  _globals['_PULLFILEREQUEST']._serialized_end=889
-  _globals['_PULLFILERESPONSE']._serialized_start=891
-  _globals['_PULLFILERESPONSE']._serialized_end=970
-  _globals['_LISTFILESREQUEST']._serialized_start=972
-  _globals['_LISTFILESREQUEST']._serialized_end=1024
-  _globals['_LISTFILESRESPONSE']._serialized_start=1026
-  _globals['_LISTFILESRESPONSE']._serialized_end=1081
-  _globals['_FILESSERVICE']._serialized_start=1084
-  _globals['_FILESSERVICE']._serialized_end=1363
+  _globals['_PUSHFILEREQUEST']._serialized_end=627
+  _globals['_PUSHFILERESPONSE']._serialized_start=629
+  _globals['_PUSHFILERESPONSE']._serialized_end=682
+  _globals['_REMOVEFILEREQUEST']._serialized_start=684
+  _globals['_REMOVEFILEREQUEST']._serialized_end=783
+  _globals['_REMOVEFILERESPONSE']._serialized_start=785
+  _globals['_REMOVEFILERESPONSE']._serialized_end=857
+  _globals['_PULLFILEREQUEST']._serialized_start=859
+  _globals['_PULLFILEREQUEST']._serialized_end=907
+  _globals['_PULLFILERESPONSE']._serialized_start=909
+  _globals['_PULLFILERESPONSE']._serialized_end=988
+  _globals['_LISTFILESREQUEST']._serialized_start=990
+  _globals['_LISTFILESREQUEST']._serialized_end=1042
+  _globals['_LISTFILESRESPONSE']._serialized_start=1044
+  _globals['_LISTFILESRESPONSE']._serialized_end=1099
+  _globals['_FILESSERVICE']._serialized_start=1102
+  _globals['_FILESSERVICE']._serialized_end=1381
 # @@protoc_insertion_point(module_scope)

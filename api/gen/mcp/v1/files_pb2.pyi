@@ -153,8 +153,11 @@ class PushFileRequest(_message.Message):
 
     TARGET_FIELD_NUMBER: _builtins.int
     PIECE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     piece: _builtins.bytes
+    sha256: _builtins.str
+    """Of all pieces, hexadecimal, at the end: without it somebody went away midway, and nothing is kept."""
     service: _builtins.str
     """The service's name again, in the first message: whoever writes down who called reads no further."""
     @_builtins.property
@@ -164,13 +167,14 @@ class PushFileRequest(_message.Message):
         *,
         target: Global___FileTarget | None = ...,
         piece: _builtins.bytes = ...,
+        sha256: _builtins.str = ...,
         service: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "piece", b"piece", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "piece", b"piece", "sha256", b"sha256", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "piece", b"piece", "service", b"service", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "piece", b"piece", "service", b"service", "sha256", b"sha256", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "piece"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "piece", "sha256"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 

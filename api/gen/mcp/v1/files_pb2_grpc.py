@@ -60,7 +60,8 @@ class FilesServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def PushFile(self, request_iterator, context):
-        """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
+        """Keeps a file as desired state: first where it shall lie, then its content in pieces, then what they are when
+        they are whole. It is laid down afterwards.
         NOT_FOUND: there is no such service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

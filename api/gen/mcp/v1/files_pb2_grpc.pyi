@@ -32,7 +32,8 @@ class FilesServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FilesServiceAsyncStub: ...
     PushFile: _grpc.StreamUnaryMultiCallable[_files_pb2.PushFileRequest, _files_pb2.PushFileResponse]
-    """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
+    """Keeps a file as desired state: first where it shall lie, then its content in pieces, then what they are when
+    they are whole. It is laid down afterwards.
     NOT_FOUND: there is no such service.
     """
     RemoveFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileResponse]
@@ -50,7 +51,8 @@ class FilesServiceStub:
 class FilesServiceAsyncStub(FilesServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PushFile: _aio.StreamUnaryMultiCallable[_files_pb2.PushFileRequest, _files_pb2.PushFileResponse]  # type: ignore[assignment]
-    """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
+    """Keeps a file as desired state: first where it shall lie, then its content in pieces, then what they are when
+    they are whole. It is laid down afterwards.
     NOT_FOUND: there is no such service.
     """
     RemoveFile: _aio.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileResponse]  # type: ignore[assignment]
@@ -71,7 +73,8 @@ class FilesServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_files_pb2.PushFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.PushFileResponse, _abc.Awaitable[_files_pb2.PushFileResponse]]:
-        """Keeps a file as desired state: first where it shall lie, then its content in pieces. It is laid down afterwards.
+        """Keeps a file as desired state: first where it shall lie, then its content in pieces, then what they are when
+        they are whole. It is laid down afterwards.
         NOT_FOUND: there is no such service.
         """
 

@@ -1,6 +1,7 @@
 """Files are laid down, kept and watched on a real disk; only the registry is in memory."""
 
 import asyncio
+import errno
 import hashlib
 import shutil
 from collections.abc import AsyncIterator
@@ -8,11 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from asyncinotify import Inotify
 
-from api.conditions import Reason
+from api.conditions import Reason, Status
 from api.files import ServiceFile
 from api.service import Finalizer, Service
-from reconcilers.base import Terminal, Transient
+from reconcilers.base import CONVERGED, NOT_NEEDED, Terminal, Transient
 from reconcilers.files.model import Site
 from reconcilers.files.plan import Forget
 from reconcilers.files.reconciler import Files
@@ -91,7 +93,8 @@ async def test_what_lies_there_already_keeps_its_inode(files: Files, store: Stor
     await work(files, service(pushed))
     before = (root / "hello/a").stat()
     assert await work(files, service(pushed)) == ["find a (it lies there as ann pushed it)"]
-    assert (root / "hello/a").stat() == before
+    after = (root / "hello/a").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert store.laid_down == [("a", 1, True), ("a", 1, False)]
 
 
@@ -237,6 +240,28 @@ async def test_whoever_touches_what_is_managed_is_noticed_every_time(
                 assert await woken.get() == "hello"
             await work(files, kept)
             assert (root / "hello/x/y/a").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("limit", ["watches", "instances"])
+async def test_a_limit_of_the_kernel_is_said_and_its_end_noticed(
+    files: Files, store: Store, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC if limit == "watches" else errno.EMFILE, "no more")
+
+    monkeypatch.setattr("reconcilers.files.watch._AGAIN", 0.05)
+    kept = service(store.pushed("a", b"one", managed=True, laid=True))
+    with monkeypatch.context() as full:
+        full.setattr(Inotify, "add_watch" if limit == "watches" else "__init__", refuse)
+        async with watched(files):
+            await work(files, kept)
+            outcome = (await files.plan(kept)).outcome
+    assert (outcome.status, outcome.reason) == (Status.TRUE, Reason.CONVERGED)
+    assert f"the kernel grants no more {limit} (fs.inotify.max_user_{limit})" in outcome.message
+    assert outcome.requeue_after is not None
+    async with watched(files):
+        assert (await files.plan(kept)).outcome == CONVERGED
+    assert (await files.plan(service())).outcome == NOT_NEEDED
 
 
 async def test_others_in_the_same_folder_wake_nobody(files: Files, store: Store, root: Path) -> None:
