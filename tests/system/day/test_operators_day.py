@@ -1,5 +1,6 @@
 """The operator's whole day, played against real parts: from a fresh host to one that was wiped and came back."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,22 @@ class Day:
         """Pushes the page."""
         (self.at.home / "page.html").write_text(content)
         self.at.mcp("push", "page.html", "shop", "page/index.html", "--managed", *options)
+
+    async def is_called_away(self) -> None:
+        """Interrupts a rollout that takes its time: it goes on, and is there when somebody looks again."""
+        at = self.at
+        wait = 'cmd = ["/bin/sh", "-c", "sleep 1; exec /bin/serve"]'
+        slow = at.definition("shop").read_text().replace('"shop"', '"slow"')
+        at.definition("slow").write_text(re.sub("^volumes.*", f"volumes = []\n{wait}", slow, flags=re.MULTILINE))
+        async with at.screen("deploy", "slow", size=(60, 10)) as screen:
+            await screen.until("✓✓✓…")
+            screen.press(b"\x03")
+            assert await screen.end() == 130
+        assert "the rollout of slow goes on; mcp status slow shows it" in " ".join(screen.text.split())
+        await self.rig.until_ready("slow")
+        assert "slow on" in at.mcp("status", "slow")
+        at.mcp("delete", "slow")
+        at.definition("slow").unlink()
 
     async def changes_it(self) -> None:
         """Applies unchanged, edits, pushes, looks around."""
@@ -215,6 +232,7 @@ async def test_a_day(rig: Rig, workstation: Workstation, tmp_path: Path) -> None
     day = Day(rig, workstation)
     day.comes_in()
     await day.writes_a_definition()
+    await day.is_called_away()
     await day.changes_it()
     day.goes_back()
     day.adopts_and_prunes()
