@@ -16,7 +16,6 @@ from api.access_client import AccessClient
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
 from api.files_client import FilesClient
 from api.gen.mcp.v1 import control_plane_pb2 as pb
-from api.gen.mcp.v1 import spec_pb2
 from api.gen.mcp.v1.access_pb2_grpc import AccessServiceStub
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceStub
 from api.gen.mcp.v1.files_pb2_grpc import FilesServiceStub
@@ -24,7 +23,7 @@ from api.gen.mcp.v1.inspection_pb2_grpc import InspectionServiceStub
 from api.inspection_client import InspectionClient
 from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
 from api.spec import ServiceSpec
-from api.wire import from_wire, to_wire
+from api.wire import definition_to_wire, from_wire
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Lists of a thousand services pass the library's own cap of 4 MiB."""
@@ -79,7 +78,7 @@ class Client:
     ) -> Applied:
         """Stores a definition, or one component of it, as desired state, or says what that would change."""
         request = pb.ApplyServiceRequest(
-            spec=to_wire(spec, spec_pb2.ServiceSpec()),
+            spec=definition_to_wire(spec),
             dry_run=dry_run,
             expected_generation=expected_generation,
             component=component,

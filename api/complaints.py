@@ -201,7 +201,8 @@ def _not_one_of(expected: str, value: Any, shown: str) -> str:
 def _shown(value: Any, location: _Location) -> str:
     """The value as its author wrote it, but no longer than a line and without secrets."""
     if isinstance(value, str):
-        return "the entry" if "env" in location and "=" not in value else toml_value(_short(mask(value)))
+        # Whether its author marks it as secret, or meant to, cannot be asked of what is wrong.
+        return "the entry" if "env" in location else toml_value(_short(mask(value)))
     if isinstance(value, bool):
         return toml_value(value)
     if isinstance(value, int | float):

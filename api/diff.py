@@ -5,23 +5,24 @@ all that follow look changed. Nothing here knows the fields: a new one is
 compared, too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
 
 from api.notation import toml_key, toml_value
-from api.secrecy import MASKED, looks_secret, mask
+from api.secrecy import MASKED, looks_secret, mask, mask_marked
 from api.service import FieldChange
-from api.spec import RouteSpec, ServiceSpec
+from api.spec import ComponentSpec, RouteSpec, ServiceSpec
 
 
 def diff(old: ServiceSpec | None, new: ServiceSpec) -> tuple[FieldChange, ...]:
     """All differences, in the order of the definition's fields; empty exactly when the two are equal.
 
     `None` for `old` lists all that `new` sets. Paths name entries, as in
-    `components[web].routes[rest].port`; secrets are masked on both sides.
+    `components[web].routes[rest].port`; secrets are masked on both sides, and
+    what one side marks as secret is one on the other as well.
     """
     return tuple(_models("", old, new))
 
@@ -32,35 +33,39 @@ def _models(path: str, old: BaseModel | None, new: BaseModel | None) -> Iterator
     if some is None:
         return
     changed = False
+    secret = {name for one in (old, new) if isinstance(one, ComponentSpec) for name in one.secret_env}
     for name, field in type(some).model_fields.items():
         absent = None if field.is_required() else field.get_default(call_default_factory=True)
         before = absent if old is None else getattr(old, name)
         after = absent if new is None else getattr(new, name)
         if before != after:
             changed = True
-            yield from _values(f"{path}.{name}" if path else name, before, after)
+            yield from _values(f"{path}.{name}" if path else name, before, after, secret)
     if not changed and old != new:
         yield FieldChange(path=path, old=_shown(old), new=_shown(new))
 
 
-def _values(path: str, old: Any, new: Any) -> Iterator[FieldChange]:
+def _values(path: str, old: Any, new: Any, secret: Collection[str]) -> Iterator[FieldChange]:
     if isinstance(old, BaseModel) or isinstance(new, BaseModel):
         yield from _models(path, old, new)
     elif isinstance(old, Mapping) and isinstance(new, Mapping):
-        yield from _mappings(path, old, new)
+        yield from _mappings(path, old, new, secret)
     elif any(isinstance(item, BaseModel) for items in (old, new) if isinstance(items, tuple) for item in items):
         yield from _named_models(path, old or (), new or ())
     elif isinstance(old, tuple) and isinstance(new, tuple) and _entries(old) != _entries(new):
-        yield from _mappings(path, _entries(old), _entries(new))
+        yield from _mappings(path, _entries(old), _entries(new), secret)
     else:
-        yield FieldChange(path=path, old=_shown(old), new=_shown(new))
+        yield FieldChange(path=path, old=_shown(old, secret=secret), new=_shown(new, secret=secret))
 
 
-def _mappings(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[FieldChange]:
+def _mappings(
+    path: str, old: Mapping[str, Any], new: Mapping[str, Any], secret: Collection[str]
+) -> Iterator[FieldChange]:
     for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
+        before, after = old.get(key), new.get(key)
+        if before != after:
             yield FieldChange(
-                path=f"{path}.{toml_key(key)}", old=_shown(old.get(key), key), new=_shown(new.get(key), key)
+                path=f"{path}.{toml_key(key)}", old=_shown(before, key, secret), new=_shown(after, key, secret)
             )
 
 
@@ -89,7 +94,7 @@ def _identity(model: BaseModel) -> str:
     return model.key if isinstance(model, RouteSpec) else str(getattr(model, "name"))  # noqa: B009  # known by convention
 
 
-def _shown(value: Any, name: str = "") -> str | None:
+def _shown(value: Any, name: str = "", secret: Collection[str] = ()) -> str | None:
     """The value of `name` in TOML, without secrets; None for one that is absent."""
     match value:
         case None:
@@ -99,8 +104,8 @@ def _shown(value: Any, name: str = "") -> str | None:
         case Enum():
             return toml_value(str(value.value))
         case str():
-            return toml_value(MASKED if looks_secret(name) else mask(value))
+            return toml_value(MASKED if name in secret or looks_secret(name) else mask(value))
         case list() | tuple():
-            return toml_value([mask(str(item)) for item in value])
+            return toml_value([mask(mask_marked(str(item), secret)) for item in value])
         case _:
             return toml_value(value)

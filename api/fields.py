@@ -10,6 +10,7 @@ from api.model import Model
 from api.units import size
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _hostname(value: str) -> str:
@@ -32,9 +33,15 @@ def _image(value: str) -> str:
 
 
 def _environment(value: str) -> str:
-    if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", value):
+    if not re.match(rf"{_VARIABLE}=", value):
         raise ValueError('is not of the form "KEY=value"')
     return _without_nul(value)
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(_VARIABLE, value):
+        raise ValueError('is not the name of a variable such as "DB_PASSWORD"')
+    return value
 
 
 _PORT_NUMBER = r"\d{1,5}"
@@ -121,9 +128,12 @@ def _signal(value: str) -> str:
 def _secret(value: str) -> str:
     name, *target = value.split(":", 1)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError('is not of the form "secret" or "secret:/path/in/the/container"')
-    for path in target:
-        _absolute_path(path)
+        raise ValueError('is not of the form "secret", "secret:/path/in/the/container" or "secret:env:NAME"')
+    for place in target:
+        if place.startswith("env:"):
+            _variable(place.removeprefix("env:"))
+        else:
+            _absolute_path(place)
     return value
 
 
@@ -170,6 +180,7 @@ ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:(?:\.|_|__|-
 PortEntry = Annotated[str, AfterValidator(_port_mapping)]
 VolumeEntry = Annotated[str, AfterValidator(_volume)]
 EnvironmentEntry = Annotated[str, AfterValidator(_environment)]
+VariableName = Annotated[str, AfterValidator(_variable)]
 SecretEntry = Annotated[str, AfterValidator(_secret)]
 HostEntry = Annotated[str, AfterValidator(_extra_host)]
 TmpfsEntry = Annotated[str, AfterValidator(_tmpfs)]

@@ -109,8 +109,12 @@ class ResolvedComponent(Model):
     entrypoint: tuple[str, ...] | None
     working_dir: str
     env: tuple[str, ...]
+    secret_env: tuple[str, ...]
+    """Names in `env` whose values are shown to nobody."""
     secrets: tuple[tuple[str, str], ...]
-    """Name, and path in the container; an empty path is podman's own choice."""
+    """Of podman's that are files: name, and path in the container; an empty path is podman's own choice."""
+    secret_variables: dict[str, str]
+    """Of podman's that are variables: the variable's name, and the secret's."""
     labels: dict[str, str]
     extra_hosts: tuple[str, ...]
     memory: int
@@ -167,6 +171,7 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
     folder = f"{defaults.service_root.rstrip('/')}/{spec.name}"
     derived = component.volumes is None
     network = component.network or defaults.network
+    secrets = [_secret(entry) for entry in component.secrets]
     return ResolvedComponent(
         name=component.name,
         active=spec.runs(component.name),
@@ -184,7 +189,9 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
         entrypoint=component.entrypoint,
         working_dir=component.working_dir or "",
         env=component.env,
-        secrets=tuple(_secret(entry) for entry in component.secrets),
+        secret_env=component.secret_env,
+        secrets=tuple((name, place) for name, place in secrets if not place.startswith("env:")),
+        secret_variables={place.removeprefix("env:"): name for name, place in secrets if place.startswith("env:")},
         labels=component.labels,
         extra_hosts=component.extra_hosts,
         memory=size(component.memory) if component.memory else 0,
@@ -205,8 +212,8 @@ def _component(spec: ServiceSpec, index: int, component: ComponentSpec, defaults
 
 
 def _secret(entry: str) -> tuple[str, str]:
-    name, _, path = entry.partition(":")
-    return name, path
+    name, _, place = entry.partition(":")
+    return name, place
 
 
 def _health(

@@ -1,6 +1,15 @@
-"""Hides what must not be seen on a screen, in a log or in an error: the one place that decides what looks secret."""
+"""Hides what must not be seen on a screen, in a log or in an error: the one place that decides what is secret.
+
+What a definition marks (`secret_env`) is shown to nobody: wherever it would
+stand, the mask does, and the mask in a definition that is applied stands for
+what is stored.
+"""
 
 import re
+from collections.abc import Collection, Iterator
+
+from api.errors import InvalidSpec
+from api.spec import ComponentSpec, ServiceSpec
 
 MASKED = "********"
 
@@ -23,3 +32,49 @@ def mask(text: str) -> str:
     if entry and looks_secret(entry[2]):
         return f"{entry[1]}{MASKED}"
     return _URL_PASSWORD.sub(rf"\1{MASKED}\2", text)
+
+
+def hidden(component: ComponentSpec) -> ComponentSpec:
+    """The component as it may be shown: what it marks as secret is masked."""
+    if not component.secret_env:
+        return component
+    env = tuple(mask_marked(entry, component.secret_env) for entry in component.env)
+    return component.model_copy(update={"env": env})
+
+
+def mask_marked(entry: str, names: Collection[str]) -> str:
+    """An entry `KEY=value`, with the value hidden where `names` has its key."""
+    name, equals, _ = entry.partition("=")
+    return f"{name}={MASKED}" if equals and name in names else entry
+
+
+def with_stored_secrets(spec: ServiceSpec, stored: ServiceSpec | None) -> ServiceSpec:
+    """The definition with the stored values in the place of masks.
+
+    Raises InvalidSpec where nothing is stored for a mask, and where a mask is
+    the value of what is not marked, which would show what was secret before.
+    """
+    before = {component.name: component for component in stored.components} if stored else {}
+    components = tuple(
+        component.model_copy(update={"env": tuple(_with_stored(index, component, before.get(component.name)))})
+        for index, component in enumerate(spec.components)
+    )
+    return spec.model_copy(update={"components": components})
+
+
+def _with_stored(index: int, component: ComponentSpec, before: ComponentSpec | None) -> Iterator[str]:
+    values = dict(entry.split("=", 1) for entry in before.env) if before else {}
+    for place, entry in enumerate(component.env):
+        name, _, value = entry.partition("=")
+        if value != MASKED:
+            yield entry
+            continue
+        field = f"components[{index}].env[{place}]"
+        if name not in component.secret_env:
+            raise InvalidSpec(
+                field, f"{name} is masked without being marked: name it in secret_env to keep it, or write its value"
+            )
+        if values.get(name, MASKED) == MASKED:
+            problem = f'{name} is masked, and no value of it is stored for component "{component.name}"'
+            raise InvalidSpec(field, f"{problem}: write its value")
+        yield f"{name}={values[name]}"

@@ -30,6 +30,7 @@ from api.fields import (
     Signal,
     Text,
     TmpfsEntry,
+    VariableName,
     Version,
     VolumeEntry,
 )
@@ -169,8 +170,11 @@ class ComponentSpec(Model):
     entrypoint: tuple[Text, ...] | None = Field(default=None, description="Default: the image's; empty: none.")
     working_dir: AbsolutePath | None = None
     env: tuple[EnvironmentEntry, ...] = ()
+    secret_env: tuple[VariableName, ...] = Field(
+        default=(), description="Names in `env` whose values are shown to nobody; `********` keeps what is stored."
+    )
     secrets: tuple[SecretEntry, ...] = Field(
-        default=(), description="Secrets of podman's that are files below /run/secrets, or where they say."
+        default=(), description="Secrets of podman's: files below /run/secrets, or where they say, or variables."
     )
     labels: Labels = Field(default_factory=dict)
     extra_hosts: tuple[HostEntry, ...] = ()
@@ -195,6 +199,18 @@ class ComponentSpec(Model):
         if keys.count(DEFAULT_ROUTE_KEY) > 1:
             raise ValueError(f"component {self.name} has several routes without a name: name all but one")
         _refuse_repeats(f"route of component {self.name}", keys)
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_are_told_apart(self) -> Self:
+        set_by_env = Counter(entry.partition("=")[0] for entry in self.env)
+        for name in self.secret_env:
+            if set_by_env[name] != 1:
+                times = "several times" if set_by_env[name] else "not at all"
+                raise ValueError(f'secret_env of component {self.name} names "{name}", which env sets {times}')
+        for name in (target.removeprefix("env:") for target in _targets(self.secrets) if target.startswith("env:")):
+            if name in set_by_env:
+                raise ValueError(f'env and secrets of component {self.name} both set "{name}": keep one of them')
         return self
 
 
@@ -258,6 +274,10 @@ def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     except CycleError as error:
         return tuple(reversed(error.args[1]))
     return ()
+
+
+def _targets(secrets: Iterable[str]) -> Iterable[str]:
+    return (entry.partition(":")[2] for entry in secrets)
 
 
 def _refuse_repeats(what: str, names: Iterable[str]) -> None:

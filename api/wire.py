@@ -15,6 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel
 
 from api.gen.mcp.v1 import spec_pb2
+from api.secrecy import hidden
+from api.spec import ComponentSpec, ServiceSpec
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -27,11 +29,25 @@ _STRING_LIST = spec_pb2.StringList.DESCRIPTOR.full_name
 
 
 def to_wire(model: BaseModel, message: AnyMessage) -> AnyMessage:
-    """Fills `message` from `model` and returns it; what is None stays unset."""
+    """Fills `message` from `model` and returns it; what is None stays unset.
+
+    What a definition marks as secret is masked in every message there is, so
+    that nobody has to think of it; `definition_to_wire` alone tells it.
+    """
+    if isinstance(model, ComponentSpec):
+        model = hidden(model)
     for name, set_field in _setters(message.DESCRIPTOR):
         value = getattr(model, name)
         if value is not None:
             set_field(message, name, value)
+    return message
+
+
+def definition_to_wire(spec: ServiceSpec) -> spec_pb2.ServiceSpec:
+    """A definition on its way from its author to the agent, with its secrets."""
+    message = to_wire(spec, spec_pb2.ServiceSpec())
+    for component, sent in zip(spec.components, message.components, strict=True):
+        sent.env[:] = component.env
     return message
 
 

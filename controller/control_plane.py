@@ -11,6 +11,7 @@ from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.files import ServiceFile
 from api.resolve import Defaults
+from api.secrecy import with_stored_secrets
 from api.service import Change, Container, Event, Finalizer, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
 from controller import wishes
@@ -66,6 +67,8 @@ class LocalControlPlane:
         async with self._admitting:
             if component:
                 spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
+            stored = await self._registry.service(spec.name)
+            spec = with_stored_secrets(spec, stored.spec if stored else None)
             if dry_run:
                 return await self._dry_apply(spec, expected_generation)
             return await self._apply(spec, actor, expected_generation)

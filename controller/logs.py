@@ -5,6 +5,8 @@ import sys
 from typing import Literal
 
 import structlog
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -19,9 +21,12 @@ def configure(level: str, log_format: LogFormat) -> None:
         structlog.processors.EventRenamer("event"),
     ]
     if text:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # Without the variables of a trace, here and below: definitions with their secrets are among them, and tokens.
+        plain = structlog.dev.plain_traceback
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     else:
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=False)]
+        traces = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        processors += [traces, structlog.processors.JSONRenderer(sort_keys=False)]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -77,13 +77,23 @@ def make_engine(url: URL) -> Engine:
     """An engine with a single connection that begins each transaction as its `mode` option says."""
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
-            url, pool_size=1, max_overflow=0, connect_args={"check_same_thread": False, "isolation_level": None}
+            url,
+            pool_size=1,
+            max_overflow=0,
+            hide_parameters=True,
+            connect_args={"check_same_thread": False, "isolation_level": None},
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     engine = create_engine(
-        url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S}
+        url,
+        pool_size=1,
+        max_overflow=0,
+        # What is written is a definition, and errors are logged.
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine

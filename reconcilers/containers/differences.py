@@ -25,7 +25,7 @@ from reconcilers.containers.engine.found import (
     tmpfs_text,
     volume_text,
 )
-from reconcilers.containers.engine.request import ContainerRequest
+from reconcilers.containers.engine.request import MARKS, ContainerRequest
 
 _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
     "cap_add": ("cap_add",),
@@ -37,6 +37,7 @@ _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
     "image": ("image",),
     "ipcns": ("host_namespaces",),
     "labels": ("labels",),
+    MARKS: ("secret_env",),
     "mounts": ("volumes", "tmpfs"),
     "name": (),
     "netns": ("network",),
@@ -47,6 +48,7 @@ _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
     "read_only_filesystem": ("read_only",),
     "resource_limits": ("memory", "cpus", "pids"),
     "restart_policy": ("restart",),
+    "secret_env": ("secrets",),
     "secrets": ("secrets",),
     "stop_signal": ("stop_signal",),
     "stop_timeout": ("stop_timeout",),
@@ -72,22 +74,24 @@ def differences(request: ContainerRequest, container: Json, image: Json) -> tupl
     """
     changed = request.changes_since(container["Config"].get("Labels") or {})
     fields = {field for name in changed for field in _SPECS.get(name, ())}
-    is_, wanted = found(container, image), asked(json.loads(request.body), request.component)
+    is_, wanted = found(container, image), asked(request)
     # What the image gives as well is asked for and there, though `found` leaves it out.
     had = set(container["Config"].get("Env") or ()) - set(is_.env)
     env = tuple(entry for entry in wanted.env if entry not in had)
     wanted = wanted.model_copy(update={"env": env})
-    known = {field: getattr(is_, field) for field in fields}
+    # Always both: what is a secret in one of the two is none to show in the other.
+    known = {field: getattr(is_, field) for field in (*fields, "secret_env")}
     return diff(_alone(request, wanted.model_copy(update=known)), _alone(request, wanted))
 
 
-def asked(body: Json, component: str) -> ComponentSpec:
-    """What a SpecGenerator asks for, in the words of `found`."""
+def asked(request: ContainerRequest) -> ComponentSpec:
+    """What a request asks for, in the words of `found`."""
+    body: Json = json.loads(request.body)
     limits = body.get("resource_limits") or {}
     cpu = limits.get("cpu") or {}
     mounts = body.get("mounts") or ()
     return ComponentSpec.model_construct(
-        name=component,
+        name=request.component,
         image=body["image"],
         network=",".join(sorted(body.get("networks") or {})) or body["netns"]["nsmode"],
         user=body.get("user") or None,
@@ -100,6 +104,7 @@ def asked(body: Json, component: str) -> ComponentSpec:
         entrypoint=tuple(body["entrypoint"]) if "entrypoint" in body else None,
         working_dir=body.get("work_dir") or None,
         env=tuple(sorted(f"{key}={value}" for key, value in (body.get("env") or {}).items())),
+        secret_env=request.secret_env,
         secrets=tuple(sorted(secret["Source"] for secret in body.get("secrets") or ())),
         labels=_labels(body),
         extra_hosts=tuple(sorted(body.get("hostadd") or ())),

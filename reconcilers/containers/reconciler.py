@@ -147,7 +147,7 @@ class Containers:
     async def execute(self, service: Service, action: Action) -> None:
         """See Reconciler."""
         if not isinstance(action, ContainerAction):
-            raise TypeError(f"{action!r} is not an action on containers")
+            raise TypeError(f"{type(action).__name__} is not an action on containers")
         failed = self._failed.setdefault(service.name, set())
         try:
             await self._carry_out(service, action)

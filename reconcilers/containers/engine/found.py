@@ -49,6 +49,7 @@ def found(container: Json, image: Json) -> ComponentSpec:
     """
     config, host, made_of = container["Config"], container["HostConfig"], _config(image)
     cmd, entrypoint = _command(container, made_of)
+    env = tuple(_environment(config, made_of))
     privileged = bool(host.get("Privileged"))
     return ComponentSpec.model_construct(
         name=_labels_of(config).get(model.COMPONENT) or container["Name"],
@@ -61,7 +62,8 @@ def found(container: Json, image: Json) -> ComponentSpec:
         cmd=cmd,
         entrypoint=entrypoint,
         working_dir=_unless(config.get("WorkingDir"), made_of.get("WorkingDir") or "/"),
-        env=tuple(_environment(config, made_of)),
+        env=env,
+        secret_env=tuple(_marked(config, env)),
         secrets=tuple(sorted(secret["Name"] for secret in config.get("Secrets") or ())),
         labels=_labels(config, made_of),
         extra_hosts=tuple(sorted(host.get("ExtraHosts") or ())),
@@ -186,6 +188,12 @@ def _environment(config: Json, made_of: Json) -> Iterator[str]:
     for entry in sorted(config.get("Env") or ()):
         if entry not in given and entry != _ENGINES_PATH and entry.partition("=")[0] not in _ENGINES_ENVIRONMENT:
             yield entry
+
+
+def _marked(config: Json, env: Iterable[str]) -> Iterator[str]:
+    """Those of the variables of which its labels say that they are secret."""
+    secret = (_labels_of(config).get(model.SECRET_ENV) or "").split(",")
+    return (name for name in sorted(entry.partition("=")[0] for entry in env) if name in secret)
 
 
 def _labels_of(config: Json) -> Mapping[str, str]:

@@ -36,6 +36,7 @@ def limits(component: ResolvedComponent) -> dict[str, Any]:
         "hostadd": list(component.extra_hosts),
         "stop_signal": signal_number(component.stop_signal) if component.stop_signal else 0,
         "secrets": [_secret(name, path) for name, path in component.secrets],
+        "secret_env": component.secret_variables,
         **{f"{namespace}ns": {"nsmode": "host"} for namespace in component.host_namespaces},
     }
     given = {name: value for name, value in fields.items() if value}

@@ -24,6 +24,8 @@ _SECRETS: Final = "/run/secrets"
 
 RESTART: Final = "restart"
 """Among the fields of a request: how often somebody asked for a restart."""
+MARKS: Final = "marks"
+"""Among the fields of a request: which variables are secret, as a container's labels have to say that of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class ContainerRequest:
     ports: tuple[tuple[str, int], ...]
     """Route key and host port, of its slot."""
     spec_hash: str
+    secret_env: tuple[str, ...]
+    """The variables whose values are shown to nobody."""
     fields: tuple[tuple[str, str], ...]
     """The name of each field of the request and a short hash of its value."""
     body: str
@@ -118,8 +122,9 @@ def request_for(
         },
     }
     asked = service.restarts.get(component.name)
-    # No field of the engine's: it only tells the container from the one before.
-    hashed = {**spec, RESTART: asked} if asked else spec
+    secret_env = tuple(sorted(component.secret_env))
+    # No fields of the engine's: they only tell the container from the one before.
+    hashed = {**spec, **({RESTART: asked} if asked else {}), **({MARKS: secret_env} if secret_env else {})}
     fields = tuple((name, _digest(value)[:8]) for name, value in sorted(hashed.items()))
     spec_hash = _digest(hashed)
     labels = {
@@ -132,6 +137,7 @@ def request_for(
         model.SPEC_HASH: spec_hash,
         model.FIELDS: ",".join(f"{name}={digest}" for name, digest in fields),
         model.ROUTES: ",".join(_served(key, port, inside[key]) for key, port in ports),
+        **({model.SECRET_ENV: ",".join(secret_env)} if secret_env else {}),
         **({model.SLOT: str(slot)} if slot else {}),
     }
     return ContainerRequest(
@@ -145,6 +151,7 @@ def request_for(
         folder=component.derived_volume,
         ports=ports,
         spec_hash=spec_hash,
+        secret_env=secret_env,
         fields=fields,
         body=_canonical({**spec, **_reachable(component), "labels": labels}),
     )

@@ -78,7 +78,7 @@ components = st.builds(
     pull=st.none() | st.sampled_from(PullPolicy),
     entrypoint=st.none() | lists(texts),
     working_dir=st.none() | st.just("/srv"),
-    secrets=lists(st.sampled_from(["key", "key:/etc/key"])),
+    secrets=lists(st.sampled_from(["key", "key:/etc/key", "key:env:key"])),
     labels=st.dictionaries(st.sampled_from(["a", "b c", "d.e"]), texts),
     extra_hosts=lists(st.sampled_from(["a:10.0.0.1", "b:::1"])),
     memory=st.none() | st.sampled_from(["512M", "1.5g", "1048576"]),
@@ -98,6 +98,15 @@ components = st.builds(
     env=lists(entries),
     routes=distinct(routes, "key", 0),
 )
+
+
+def _marked(component: ComponentSpec, some: bool) -> ComponentSpec:
+    names = [entry.partition("=")[0] for entry in component.env]
+    secret = tuple(name for name in names if names.count(name) == 1) if some else ()
+    return component.model_copy(update={"secret_env": secret})
+
+
+components = st.builds(_marked, components, st.booleans())
 services = st.builds(
     ServiceSpec,
     name=names,
@@ -138,6 +147,7 @@ def full() -> ServiceSpec:
                 volumes=("/srv/full:/srv/full",),
                 cmd=("server",),
                 env=("KEY=value",),
+                secret_env=("KEY",),
                 pull=PullPolicy.NEWER,
                 depends_on=("db",),
                 entrypoint=("/bin/web",),

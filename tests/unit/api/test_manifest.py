@@ -102,6 +102,7 @@ cmd = ["server"]
 entrypoint = ["/bin/web"]
 working_dir = "/srv"
 env = ["KEY=value"]
+secret_env = ["KEY"]
 secrets = ["key:/etc/key"]
 extra_hosts = ["db.example:10.0.0.5"]
 memory = "512M"

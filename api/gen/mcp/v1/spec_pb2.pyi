@@ -212,6 +212,7 @@ class ComponentSpec(_message.Message):
     ENTRYPOINT_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
+    SECRET_ENV_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
@@ -263,8 +264,12 @@ class ComponentSpec(_message.Message):
     @_builtins.property
     def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
+    def secret_env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names in env whose values the agent never sends: it sends ******** instead."""
+
+    @_builtins.property
     def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"name" or "name:/path"."""
+        """"name", "name:/path" or "name:env:VARIABLE"."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -306,6 +311,7 @@ class ComponentSpec(_message.Message):
         entrypoint: Global___StringList | None = ...,
         working_dir: _builtins.str | None = ...,
         env: _abc.Iterable[_builtins.str] | None = ...,
+        secret_env: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
@@ -326,7 +332,7 @@ class ComponentSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "active", b"active", "cpus", b"cpus", "entrypoint", b"entrypoint", "health", b"health", "image", b"image", "memory", b"memory", "network", b"network", "pids", b"pids", "pull", b"pull", "restart", b"restart", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "active", b"active", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cmd", b"cmd", "cpus", b"cpus", "depends_on", b"depends_on", "entrypoint", b"entrypoint", "env", b"env", "extra_hosts", b"extra_hosts", "health", b"health", "host_namespaces", b"host_namespaces", "image", b"image", "labels", b"labels", "memory", b"memory", "name", b"name", "network", b"network", "pids", b"pids", "ports", b"ports", "privileged", b"privileged", "pull", b"pull", "read_only", b"read_only", "restart", b"restart", "routes", b"routes", "secrets", b"secrets", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tmpfs", b"tmpfs", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "_cpus", b"_cpus", "_image", b"_image", "_memory", b"_memory", "_network", b"_network", "_pids", b"_pids", "_pull", b"_pull", "_restart", b"_restart", "_stop_signal", b"_stop_signal", "_stop_timeout", b"_stop_timeout", "_user", b"_user", "_version", b"_version", "_working_dir", b"_working_dir", "active", b"active", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cmd", b"cmd", "cpus", b"cpus", "depends_on", b"depends_on", "entrypoint", b"entrypoint", "env", b"env", "extra_hosts", b"extra_hosts", "health", b"health", "host_namespaces", b"host_namespaces", "image", b"image", "labels", b"labels", "memory", b"memory", "name", b"name", "network", b"network", "pids", b"pids", "ports", b"ports", "privileged", b"privileged", "pull", b"pull", "read_only", b"read_only", "restart", b"restart", "routes", b"routes", "secret_env", b"secret_env", "secrets", b"secrets", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tmpfs", b"tmpfs", "update", b"update", "user", b"user", "version", b"version", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active: _TypeAlias = _typing.Literal["active"]  # noqa: Y015
     _WhichOneofArgType__active: _TypeAlias = _typing.Literal["_active", b"_active"]  # noqa: Y015

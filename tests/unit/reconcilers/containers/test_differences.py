@@ -58,6 +58,7 @@ def test_everything_that_can_be_asked_for_is_said_in_the_words_of_a_definition()
         entrypoint=["/e"],
         working_dir="/w",
         env=["A=b"],
+        secret_env=["A"],
         secrets=["tok"],
         labels={"team": "x"},
         extra_hosts=["db:10.0.0.5"],
@@ -73,7 +74,7 @@ def test_everything_that_can_be_asked_for_is_said_in_the_words_of_a_definition()
         stop_signal="INT",
         stop_timeout="25s",
     )
-    said = asked(json.loads(requests(shop(component))["task"].body), "task")
+    said = asked(requests(shop(component))["task"])
     same = set(type(said).model_fields) - {"ports", "volumes", "env", "restart", "network", "image"}
     assert {name: getattr(said, name) for name in same} == {name: getattr(component, name) for name in same}
     assert (said.ports, said.volumes) == (("127.0.0.1:81:80", "53:5353/udp"), ("/a:/b:ro",))
@@ -81,7 +82,7 @@ def test_everything_that_can_be_asked_for_is_said_in_the_words_of_a_definition()
 
 
 def test_a_route_shows_as_the_port_that_is_published() -> None:
-    assert asked(json.loads(requests(shop(web()))["web"].body), "web").ports == ("127.0.0.1:10000:10000",)
+    assert asked(requests(shop(web()))["web"]).ports == ("127.0.0.1:10000:10000",)
 
 
 def test_a_state_is_a_difference_too() -> None:
