@@ -42,7 +42,7 @@ def render(
         pods = [_pod(resolved, part) for part in found if (part.component.network if part.networked else "") == network]
         name = f"{resolved.name}.yaml" if len(networks) == 1 else f"{resolved.name}-{network or 'host'}.yaml"
         files.append(ExportedFile(name=name, content=_head(resolved.name, name, network) + _documents(pods)))
-    lost = [line for part in found for line in _lost(part.component)]
+    lost = [line for part in found for line in (*_withheld(part.component), *_lost(part.component))]
     lost += [f"{resolved.name}: nobody starts {name} first, which it depends on" for name in needed]
     return tuple(files), tuple(lost)
 
@@ -67,7 +67,7 @@ def _pod(resolved: ResolvedService, part: Part) -> dict[str, Any]:
         "command": list(component.entrypoint or ()),
         "args": list(component.cmd),
         "workingDir": component.working_dir,
-        "env": [{"name": name, "value": value} for name, value in part.env.items()],
+        "env": [*({"name": name, "value": value} for name, value in part.env.items()), *_secret_variables(component)],
         "ports": _ports(part),
         "resources": _resources(component),
         "securityContext": _security(component),
@@ -95,6 +95,11 @@ def _pod(resolved: ResolvedService, part: Part) -> dict[str, Any]:
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in ("", [], {}, False, None)}
+
+
+def _secret_variables(component: ResolvedComponent) -> Iterator[dict[str, Any]]:
+    for name in component.secret_env:
+        yield {"name": name, "valueFrom": {"secretKeyRef": {"name": component.container_name, "key": name}}}
 
 
 def _ports(part: Part) -> list[dict[str, Any]]:
@@ -167,6 +172,15 @@ def _volumes(component: ResolvedComponent) -> tuple[list[dict[str, Any]], list[d
     return volumes, mounts
 
 
+def _withheld(component: ResolvedComponent) -> Iterator[str]:
+    if component.secret_env:
+        name = component.container_name
+        yield (
+            f"{name}: the value of {', '.join(component.secret_env)} is given out nowhere: before the start, make the "
+            f"Secret {name} with that under stringData, by podman kube play (since podman 4.4) or kubectl apply"
+        )
+
+
 def _lost(component: ResolvedComponent) -> Iterator[str]:
     name = component.container_name
     gone = {
@@ -180,6 +194,7 @@ def _lost(component: ResolvedComponent) -> Iterator[str]:
         f"user {component.user}": not all(one.isdecimal() for one in component.user.split(":")),
     }
     lost = [what for what, given in gone.items() if given]
-    lost += [f"podman's secret {secret}" for secret, _ in component.secrets]
+    secrets = [*(name for name, _ in component.secrets), *component.secret_variables.values()]
+    lost += [f"podman's secret {secret}" for secret in dict.fromkeys(secrets)]
     if lost:
         yield f"{name}: not carried over: {', '.join(lost)}"

@@ -26,9 +26,16 @@ class Part:
 
     component: ResolvedComponent
     env: Mapping[str, str] = field(default_factory=dict)
+    """Without what is marked as secret, whose values are given out nowhere."""
     ports: tuple[PublishedPort, ...] = ()
     missing: tuple[str, ...] = ()
     """The routes that have no port yet: nothing else is said then."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The variables that are marked as secret, and the secret of podman's that each is to become."""
+        name = self.component.container_name
+        return {variable: f"{name}-{variable.lower().replace('_', '-')}" for variable in self.component.secret_env}
 
     @property
     def networked(self) -> bool:
@@ -56,7 +63,8 @@ def _parts(service: Service, resolved: ResolvedService, node: str) -> Iterator[P
             PublishedPort(one["host_ip"], one["host_port"], one["container_port"], one["protocol"])
             for one in body.get("portmappings", ())
         )
-        yield Part(component, body["env"], tuple(ports))
+        env = {name: value for name, value in body["env"].items() if name not in component.secret_env}
+        yield Part(component, env, tuple(ports))
 
 
 def mounted(volume: str) -> tuple[str, str, tuple[str, ...]]:

@@ -41,7 +41,7 @@ def render(
         waits = (*(names[other] for other in part.component.depends_on), *needed)
         content = "\n".join(_unit(resolved, part, waits)) + "\n"
         files.append(ExportedFile(name=f"{part.component.container_name}.container", content=content))
-    return tuple(files), tuple(line for part in found for line in _lost(part.component))
+    return tuple(files), tuple(line for part in found for line in (*_withheld(part), *_lost(part.component)))
 
 
 def _network(name: str, service: str) -> str:
@@ -91,13 +91,14 @@ def _container(part: Part) -> Iterator[str]:
     yield from (f"AddCapability={one}" for one in component.cap_add)
     if component.read_only:
         yield "ReadOnly=true"
-    yield from (f"PodmanArgs={_words(words)}" for words in _arguments(component))
+    yield from (f"PodmanArgs={_words(words)}" for words in _arguments(part))
     if component.cmd:
         yield f"Exec={_words(component.cmd)}"
 
 
-def _arguments(component: ResolvedComponent) -> Iterator[tuple[str, ...]]:
+def _arguments(part: Part) -> Iterator[tuple[str, ...]]:
     """What had no key of its own in podman 4.4."""
+    component = part.component
     if component.entrypoint is not None:
         # As JSON it is a list of words, whatever is in them.
         words = ",".join(f'"{_json(word)}"' for word in component.entrypoint)
@@ -119,11 +120,21 @@ def _arguments(component: ResolvedComponent) -> Iterator[tuple[str, ...]]:
     yield from (("--add-host", host) for host in component.extra_hosts)
     for name, path in component.secrets:
         yield "--secret", f"{name},mode=0444" + (f",target={path}" if path else "")
+    for variable, name in {**component.secret_variables, **part.secrets}.items():
+        yield "--secret", f"{name},type=env,target={variable}"
     health = component.health
     if health and health.exec:
         yield "--health-cmd", "[" + ",".join(f'"{_json(word)}"' for word in ("CMD", *health.exec)) + "]"
         yield (f"--health-interval={health.interval:g}s", f"--health-timeout={health.timeout:g}s")
         yield (f"--health-retries={health.retries}", f"--health-start-period={health.start_period:g}s")
+
+
+def _withheld(part: Part) -> Iterator[str]:
+    for variable, name in part.secrets.items():
+        yield (
+            f"{part.component.container_name}: the value of {variable} is given out nowhere: before the start, "
+            f"printf %s VALUE | podman secret create {name} -"
+        )
 
 
 def _lost(component: ResolvedComponent) -> Iterator[str]:
@@ -134,7 +145,7 @@ def _lost(component: ResolvedComponent) -> Iterator[str]:
         yield f"{name}: podman notes a failing health check, and restarts nothing because of it"
     if component.update.blue_green:
         yield f"{name}: a blue-green update is not carried over: it is replaced in place"
-    for secret, _ in component.secrets:
+    for secret in dict.fromkeys([*(name for name, _ in component.secrets), *component.secret_variables.values()]):
         yield f"{name}: it needs podman's secret {secret}, which stays where it is"
 
 

@@ -85,6 +85,27 @@ def test_a_unit_has_only_keys_that_podman_4_4_knows() -> None:
     assert arguments[-1] == "server"
 
 
+def test_what_is_marked_as_secret_is_referred_to_and_not_given_out() -> None:
+    web = ComponentSpec(
+        name="web",
+        image="x:1",
+        env=("DSN=postgres://correct-horse", "LEVEL=info"),
+        secret_env=("DSN",),
+        secrets=("mail:env:MAIL_PASSWORD",),
+    )
+    spec = ServiceSpec(name="shop", components=(web,))
+    for form in ExportFormat:
+        found = export(service(spec), resolve(spec, DEFAULTS), "rift", form)
+        assert "correct-horse" not in found.model_dump_json()
+        assert any("the value of DSN is given out nowhere" in warning for warning in found.warnings)
+    arguments = quadlet.podman_run(quadlet.parse(exported(spec, ExportFormat.QUADLET)["shop-web.container"]), {})
+    for option in ("shop-web-dsn,type=env,target=DSN", "mail,type=env,target=MAIL_PASSWORD"):
+        assert ("--secret", option) in pairwise(arguments)
+    pod = yaml.safe_load(exported(spec, ExportFormat.KUBE)["shop.yaml"])
+    reference = {"name": "DSN", "valueFrom": {"secretKeyRef": {"name": "shop-web", "key": "DSN"}}}
+    assert reference in pod["spec"]["containers"][0]["env"]
+
+
 @given(st.lists(texts, min_size=1, max_size=3), texts)
 def test_whatever_is_in_a_word_reaches_the_container(cmd: list[str], value: str) -> None:
     spec = ServiceSpec(
