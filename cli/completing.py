@@ -9,7 +9,7 @@ import click
 from cli.options import Settings
 
 PATIENCE = 0.4
-"""Seconds that somebody waits who pressed Tab."""
+"""Seconds that somebody waits who pressed Tab, for each node at the same time."""
 
 
 def services(ctx: click.Context, incomplete: str) -> list[str]:
@@ -50,9 +50,5 @@ async def _names(settings: Settings) -> set[str]:
     from cli.definitions import defined
 
     written = {name for name, _ in defined(Nodes(settings).services)}
-    try:
-        async with asyncio.timeout(PATIENCE):
-            answers = await ask(settings, lambda client: client.services())
-    except Exception:  # neither is a slow agent
-        return written
+    answers = await ask(settings, lambda client: client.services(), alone=False, within=PATIENCE)
     return written.union(service.name for answer in answers for service in answer.value or ())

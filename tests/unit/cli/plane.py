@@ -69,6 +69,8 @@ class Plane:
     """What differs from what is wanted though the definition does not."""
     late_reconcilers: tuple[str, ...] = ()
     undefined: tuple[UndefinedService, ...] = ()
+    runs: frozenset[str] | None = None
+    """What can be adopted; None: whatever is asked for."""
     _watchers: list[asyncio.Queue[Watched]] = field(default_factory=list)
     _listeners: list[asyncio.Queue[Event]] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -273,6 +275,8 @@ class Plane:
     ) -> Adopted:
         if name in self.registry:
             raise Refused(f'service "{name}" is defined: mcp status {name} shows what it lacks')
+        if self.runs is not None and name not in self.runs:
+            raise NotFound(f"no container is called {name}")
         parts = [{"name": component, "image": "x:1"} for component in containers.values()] or [
             {"name": name, "image": "x:1"}
         ]

@@ -1,6 +1,9 @@
 """Several nodes: asked side by side, and one that is down is a line in the answer."""
 
+import asyncio
 import json
+import signal
+import time
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -39,8 +42,9 @@ async def town(offline: Mcp) -> AsyncIterator[Town]:
         yield town
 
 
-def define(town: Town, name: str, node: str) -> None:
+def define(town: Town, name: str, node: str) -> str:
     town.write(f"services/{name}.toml", f'node = "{node}"\n{other(name)}')
+    return name
 
 
 async def deployed(town: Town) -> None:
@@ -73,7 +77,7 @@ async def test_each_definition_goes_to_its_node_and_lists_show_all(town: Town) -
     assert (await town("list", "--node", "orion")).lines[1].startswith("world")
 
 
-@pytest.mark.parametrize("command", ["list", "status", "ps", "routes", "certs", "events"])
+@pytest.mark.parametrize("command", ["list", "status", "ps", "routes", "certs", "events", "top", "version"])
 async def test_a_node_that_is_down_is_a_line_in_the_answer(alone: Town, command: str) -> None:
     alone.plane.note("hello", "created", "hello-web")
     ran = await alone(command)
@@ -82,6 +86,152 @@ async def test_a_node_that_is_down_is_a_line_in_the_answer(alone: Town, command:
     assert ran.stdout
     document = json.loads((await alone(command, "-o", "json")).stdout)
     assert [one["node"] for one in document["unasked"]] == ["orion"]
+
+
+async def test_each_service_that_is_named_is_seen_to_on_its_own_node(town: Town) -> None:
+    await deployed(town)
+    assert (await town("suspend", "hello", "world")).status == 0
+    assert town.plane.registry["hello"].suspended
+    assert town.orion.registry["world"].suspended
+    assert (await town("reconcile", "world", "hello")).status == 0
+    assert (await town("resume", "--all")).lines == ["hello is resumed", "world is resumed"]
+    assert "hello would be deleted" in (await town("delete", "world", "hello", "--dry-run")).lines
+    ran = await town("delete", "world", "hello", "-o", "json")
+    assert [(one["node"], one["name"], one["end"]) for one in json.loads(ran.stdout)["services"]] == [
+        ("orion", "world", "done"),
+        ("rift", "hello", "done"),
+    ]
+    assert (town.plane.registry, town.orion.registry) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("command", "undone"),
+    [
+        ("suspend", "not suspended"),
+        ("resume", "not resumed"),
+        ("reconcile", "not looked at"),
+        ("delete", "not deleted"),
+    ],
+)
+async def test_those_of_a_node_that_is_down_are_told_and_the_others_are_done(
+    alone: Town, command: str, undone: str
+) -> None:
+    define(alone, "hello", "rift")
+    for name in ("world", "more"):
+        define(alone, name, "orion")
+    await alone("deploy", "hello")
+    ran = await alone(command, "world", "hello", "more", "nobody", "-o", "json")
+    down, unknown = ran.stderr.splitlines()
+    assert down.startswith(f"world, more {undone} on orion: the agent at ")
+    assert down.endswith("; once it answers, the same command does the rest")
+    assert unknown.startswith(f'nobody {undone}: no node has a service "nobody"')
+    report = json.loads(ran.stdout)
+    assert [(one["service"], one["node"]) for one in report["unasked"]] == [
+        ("world", "orion"),
+        ("more", "orion"),
+        ("nobody", ""),
+    ]
+    assert (ran.status, len(report["services"])) == (ExitCode.REFUSED, 1)
+
+
+async def test_a_definition_that_is_wrong_still_says_where_its_service_is(town: Town) -> None:
+    await deployed(town)
+    town.write("services/world.toml", 'name = "world"\nnode = "orion"\nversoin = "1"\n')
+    assert "world on orion" in (await town("status", "world")).lines[0]
+    town.write("services/world.toml", "name = ")
+    assert "world on orion" in (await town("status", "world")).lines[0]
+
+
+async def test_apply_and_diff_go_on_where_a_node_is_down(alone: Town) -> None:
+    for name, node in (("hello", "rift"), ("world", "orion"), ("more", "orion")):
+        define(alone, name, node)
+    differing = await alone("diff", "-f", "services")
+    assert (differing.status, differing.lines[0]) == (ExitCode.UNREACHABLE, "hello would be created")
+    assert differing.stderr.startswith("more, world not compared on orion: the agent at ")
+    ran = await alone("apply", "-f", "services", "-o", "json")
+    report = json.loads(ran.stdout)
+    assert [(one["name"], one["end"]) for one in report["services"]] == [("hello", "done")]
+    assert [(one["node"], one["service"]) for one in report["unasked"]] == [("orion", "more"), ("orion", "world")]
+    assert ran.status == ExitCode.UNREACHABLE
+    assert ran.stderr.startswith("more, world not applied on orion: the agent at ")
+
+
+async def test_services_of_one_name_on_two_nodes_are_told_apart(town: Town) -> None:
+    define(town, "hello", "rift")
+    town.write("services/hello-too.toml", f'node = "orion"\n{other("hello")}')
+    ran = await town("apply", "-f", "services")
+    assert ran.status == 0, ran.stderr
+    assert {line.split()[0] for line in ran.lines} == {"rift/hello", "orion/hello"}
+    (town.folder / "services/hello.toml").unlink()
+    (town.folder / "services/hello-too.toml").unlink()
+    ran = await town("status", "hello")
+    assert ran.stderr == 'mcp: service "hello" is on rift and on orion: say which with --node\n'
+
+
+@pytest.mark.parametrize("command", ["watch", "events -f", "watch -o json"])
+async def test_who_follows_goes_on_with_the_others_and_hears_of_a_node_once_it_is_back(
+    alone: Town, command: str
+) -> None:
+    await alone("deploy", "-q", define(alone, "hello", "rift"))
+    alone.plane.subscribed.clear()
+    process = await alone.start(*command.split())
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(20), AsyncExitStack() as stack:
+        assert (await process.stderr.readline()).endswith(b"; listening again as soon as it is back\n")
+        await alone.plane.subscribed.wait()
+        alone.plane.note("hello", "said", "here I am")
+        assert b"hello" in await process.stdout.readline()
+        await stack.enter_async_context(served(alone.orion, f"unix:{alone.folder}/nobody.sock"))
+        await alone.orion.subscribed.wait()
+        alone.orion.note("world", "said", "and here am I")
+        await alone.orion.apply(alone.plane.registry["hello"].spec, actor="ann")
+        while b"orion" not in await process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+
+
+async def test_what_is_adopted_is_sought_on_all_nodes(town: Town) -> None:
+    town.plane.runs = town.orion.runs = frozenset({"forge"})
+    ran = await town("adopt", "forge")
+    assert (ran.status, ran.stderr) == (5, "mcp: containers of forge are on rift and on orion: say which with --node\n")
+    assert (await town("adopt", "forge", "--node", "orion")).status == 0
+    assert (list(town.plane.registry), list(town.orion.registry)) == ([], ["forge"])
+    town.orion.runs = frozenset({"shop"})
+    assert (await town("adopt", "shop")).status == 0
+    assert "shop" in town.orion.registry
+    ran = await town("adopt", "nothing")
+    assert (ran.status, ran.stderr) == (5, "mcp: no container is called nothing\n")
+
+
+async def test_names_are_completed_though_a_node_never_answers(town: Town) -> None:
+    await deployed(town)
+    for path in (town.folder / "services").iterdir():
+        path.unlink()
+    async with await asyncio.start_unix_server(lambda *_: None, town.folder / "mute.sock"):
+        town.config.write_text(town.config.read_text().replace("orion.sock", "mute.sock"))
+        before = time.monotonic()
+        ran = await town(COMP_WORDS="mcp status h", COMP_CWORD="2", _MCP_COMPLETE="bash_complete")
+        assert ran.stdout.split() == ["plain,hello"]
+        assert time.monotonic() - before < 1.5
+
+
+async def test_what_is_meant_is_said_by_the_option_then_the_environment_then_the_settings(town: Town) -> None:
+    town.config.write_text(town.config.read_text() + '[defaults]\noutput = "json"\nwait = false\nnode = "orion"\n')
+    town.plane.behaviour = town.orion.behaviour = "nothing"
+    file = town.write("services/hello.toml", other("hello"))
+    assert json.loads((await town("apply", "-f", file)).stdout)["services"][0]["node"] == "orion"
+    assert (await town("apply", "-f", file, "-o", "table")).stdout == "hello unchanged\n"
+    ran = await town("apply", "-f", file, MCP_OUTPUT="table", MCP_WAIT="true", MCP_TIMEOUT="50ms")
+    assert (ran.status, "timed out after 0.05s" in ran.stderr) == (ExitCode.TIMED_OUT, True)
+    assert [line.split()[1] for line in (await town("list", "-o", "table")).lines[1:]] == ["orion"]
+    assert (await town("list", MCP_OUTPUT="table", MCP_NODE="rift")).stdout.startswith("no services")
+    ran = await town("list", MCP_OUTPUT="xml")
+    assert (ran.status, "MCP_OUTPUT" in ran.stderr) == (ExitCode.USAGE, True)
+    # With an address mcp.toml is not read, and so it has no say.
+    ran = await town("apply", "-f", file, "--no-wait", "--address", f"unix://{town.folder}/rift.sock")
+    assert ran.stdout == "hello created (generation 1)\n"
 
 
 async def test_a_command_about_a_service_finds_its_node(town: Town) -> None:
