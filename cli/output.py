@@ -46,6 +46,14 @@ class Table:
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def first(self, lines: int) -> tuple["Table", str]:
+        """As much as so many lines have room for, beside the headers, and what is said of the rest, if any."""
+        room = max(1, lines - 1)
+        if len(self.rows) <= room:
+            return self, ""
+        shown = room - 1
+        return Table(self.headers, self.rows[:shown]), f"and {len(self.rows) - shown} more"
+
     def plain(self) -> str:
         """Columns padded with spaces; an empty cell is `-`, so that columns can be counted."""
         rows = [self.headers, *[tuple(_line(cell) or "-" for cell in row) for row in self.rows]]

@@ -84,7 +84,12 @@ async def _live(settings: Settings, output: Output, service: str, interval: floa
     names = nodes.every()
     used: dict[str, UsedNode] = {}
     gone: dict[str, str] = {}
-    with Live(Text(""), console=output.console(), screen=True, auto_refresh=False) as live:
+    console = output.console()
+
+    def draw() -> None:
+        live.update(_screen(used.values(), gone.values(), console.height, nodes=len(names) > 1), refresh=True)
+
+    with Live(Text(""), console=console, screen=True, auto_refresh=False) as live:
         async with clients(nodes) as to:
 
             async def follow(name: str) -> None:
@@ -93,17 +98,17 @@ async def _live(settings: Settings, output: Output, service: str, interval: floa
                 def lost(error: McpError) -> None:
                     used.pop(name, None)
                     gone[name] = error.message
-                    live.update(_screen(used.values(), gone.values(), nodes=len(names) > 1), refresh=True)
+                    draw()
 
                 async for usage in listen(client, lambda: client.inspection.usage(interval), lost):
                     used[name] = UsedNode(node=name, usage=_of(usage, service))
                     gone.pop(name, None)
-                    live.update(_screen(used.values(), gone.values(), nodes=len(names) > 1), refresh=True)
+                    draw()
 
             return await follow_each(output, names, follow)
 
 
-def _screen(used: Collection[UsedNode], gone: Iterable[str], *, nodes: bool) -> RenderableType:
+def _screen(used: Collection[UsedNode], gone: Iterable[str], lines: int, *, nodes: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -112,7 +117,8 @@ def _screen(used: Collection[UsedNode], gone: Iterable[str], *, nodes: bool) -> 
     problems = [_problem(one, nodes=nodes) for one in used if one.usage.problem]
     notes = [Text(printable(problem), style="yellow") for problem in problems]
     notes += [Text(printable(message), style="red") for message in gone]
-    return Group(table(used, nodes=nodes).rich(), *notes)
+    shown, rest = table(used, nodes=nodes).first(lines - len(notes))
+    return Group(*notes, *([Text(rest, style="dim")] if rest else ()), shown.rich())
 
 
 def _problem(one: UsedNode, *, nodes: bool) -> str:

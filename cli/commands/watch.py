@@ -70,19 +70,25 @@ async def _live(output: Output, followers: Mapping[str, Follower]) -> int:
 
     from cli.connect import follow_each
     from cli.output import printable
-    from cli.views import services_table
+    from cli.views import is_ready, services_table
+
+    console = output.console()
 
     def picture() -> Group:
         found = [service for follower in followers.values() for service in follower.services.values()]
-        services = sorted(found, key=lambda service: (service.name, service.node))
         notes = [Text(printable(one.away), style="red") for one in followers.values() if one.away]
-        return Group(services_table(services, datetime.now(UTC), nodes=len(followers) > 1).rich(), *notes)
+        # Where there are more than lines, those that are not ready are what one wants to see.
+        crowded = len(found) > console.height - len(notes) - 1
+        found.sort(key=lambda service: (crowded and is_ready(service), service.name, service.node))
+        table = services_table(found, datetime.now(UTC), nodes=len(followers) > 1)
+        shown, rest = table.first(console.height - len(notes))
+        return Group(*notes, *([Text(rest, style="dim")] if rest else ()), shown.rich())
 
     async def take_in(node: str) -> None:
         async for _ in followers[node].changes():
             pass
 
-    with Live(get_renderable=picture, console=output.console(), screen=True, refresh_per_second=4):
+    with Live(get_renderable=picture, console=console, screen=True, refresh_per_second=4):
         return await follow_each(output, followers, take_in)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from api.conditions import ConditionType
+from api.conditions import ConditionType, Reason, Status
 from tests.terminal import Terminal
 from tests.terminal import terminal as of_size
 from tests.unit.cli.inspection import line
@@ -108,6 +108,20 @@ async def test_watch_shows_changes_on_a_screen_of_its_own(mcp: Mcp) -> None:
         assert await screen.end() == 130
     assert screen.drawn.startswith("\x1b[?1049h")
     assert "\x1b[?1049l" in screen.drawn
+
+
+async def test_watch_shows_of_many_services_those_that_are_not_ready(mcp: Mcp) -> None:
+    await mcp("apply", "-q", "-f", mcp.write("hello.toml", HELLO))
+    for number in range(30):
+        mcp.plane.put(mcp.plane.registry["hello"].model_copy(update={"name": f"s{number:02}"}))
+    mcp.plane.turn("s29", ConditionType.READY, Status.FALSE, Reason.PENDING, "waits for nobody knows what")
+    async with terminal(mcp, "watch", size=(120, 12)) as screen:
+        await screen.until("waits for nobody knows what")
+        assert "and 21 more" in screen.text
+        screen.resize(120, 50)
+        await screen.until("s28")
+        screen.press(b"\x03")
+        assert await screen.end() == 130
 
 
 async def test_colours_are_left_out_where_they_are_not_wanted(mcp: Mcp) -> None:
