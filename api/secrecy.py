@@ -48,6 +48,28 @@ def mask_marked(entry: str, names: Collection[str]) -> str:
     return f"{name}={MASKED}" if equals and name in names else entry
 
 
+_LEAST_SECRET = 6
+"""Characters: a shorter value is found in what has nothing to do with it."""
+
+
+def secret_values(spec: ServiceSpec) -> tuple[str, ...]:
+    """The values that the definition marks as secret and that can be looked for in a text, the longest first."""
+    values = {
+        value
+        for component in spec.components
+        for name, _, value in (entry.partition("=") for entry in component.env)
+        if name in component.secret_env and len(value) >= _LEAST_SECRET
+    }
+    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+
+
+def without_secrets(text: str, values: Collection[str]) -> str:
+    """What somebody else wrote, with these values masked wherever they stand as they are."""
+    for value in values:
+        text = text.replace(value, MASKED)
+    return text
+
+
 def with_stored_secrets(spec: ServiceSpec, stored: ServiceSpec | None) -> ServiceSpec:
     """The definition with the stored values in the place of masks.
 

@@ -1,13 +1,14 @@
 """What the node can see while somebody looks: implements api.inspection.Inspection."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Self
 
 from api.errors import NotFound, Unreachable
 from api.inspection import Exported, ExportFormat, Finding, LogLine, LogQuery, NodeUsage
 from api.resolve import Defaults, resolve
+from api.secrecy import secret_values, without_secrets
 from api.service import NodeStatus, Service
 from controller.certificate import ApiCertificate
 from controller.doctor import Doctor
@@ -57,9 +58,10 @@ class LocalInspection:
         over = asyncio.Event()
         end = asyncio.create_task(self._set_when_gone(query.service, over), name="logs-service-gone")
         try:
+            secrets = secret_values(service.spec)
             async with aclosing(self._logs.read(query, over)) as batches:
                 async for batch in batches:
-                    yield batch
+                    yield tuple(_without(secrets, line) for line in batch) if secrets else batch
         except Transient as failure:
             raise Unreachable(failure.message) from failure
         finally:
@@ -101,6 +103,12 @@ class LocalInspection:
         if service is None:
             raise NotFound(f'there is no service "{name}" on node {self._node}')
         return service
+
+
+def _without(secrets: Collection[str], line: LogLine) -> LogLine:
+    # Not UTF-8 for certain, and to be passed on as it is.
+    text = line.text.decode("utf-8", "surrogateescape")
+    return line.model_copy(update={"text": without_secrets(text, secrets).encode("utf-8", "surrogateescape")})
 
 
 def _refuse_unknown(service: Service, component: str) -> None:

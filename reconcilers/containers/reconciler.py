@@ -115,7 +115,7 @@ class Containers:
             raise
         # Nobody may have attended to the service yet since the agent started.
         self._prober.recall(service.components)
-        world = self._sight.world(observation)
+        world = self._sight.world(service, observation)
         if service.deleting:
             return await self._plan_deletion(service, await self._sight.with_connections(service.name, world))
         definition = resolved(service, self._defaults)
@@ -138,7 +138,7 @@ class Containers:
             self._recorder.touch(service.name)
         planned = plan(service, definition, world, self._backoff)
         if planned.outcome.reason in _SPEAKING:
-            world = await self._sight.with_last_words(service.name, world)
+            world = await self._sight.with_last_words(service, world)
             self._recorder.touch(service.name)
             planned = plan(service, definition, world, self._backoff)
         self._waiting.note(service.name, world.unready)
@@ -248,7 +248,7 @@ class Containers:
             return planned
         self._forget(service.name)
         # That nothing is left is said only of what was looked at for it.
-        return plan_deletion(service, components, self._sight.world(await self._picture.refresh()))
+        return plan_deletion(service, components, self._sight.world(service, await self._picture.refresh()))
 
     def _forget(self, service: str) -> None:
         self._failed.pop(service, None)

@@ -1,10 +1,11 @@
 """What the reconciler sees: one moment of the node, put together from those who watch it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from api.resolve import Defaults, ResolvedService
+from api.secrecy import secret_values, without_secrets
 from api.service import ContainerState, Service
 from api.spec import PullPolicy
 from reconcilers.base import Clock, Terminal, Transient
@@ -38,17 +39,18 @@ class Sight:
     _words: dict[str, str] = field(default_factory=dict)
     """The last words of containers that were asked for them, by id."""
 
-    def world(self, observation: Observation) -> World:
-        """What is known beside the containers of `observation`."""
+    def world(self, service: Service, observation: Observation) -> World:
+        """What is known beside the containers of `observation`, for a look at `service`."""
+        secrets = secret_values(service.spec)
         return World(
             self.node,
             observation,
             self.prober.ready,
             self.clock(),
-            last_words=self._words,
+            last_words=_without(secrets, self._words),
             newest=self.images.newest(),
-            unwell=self.prober.unwell,
-            trouble=self.prober.trouble,
+            unwell=_without(secrets, self.prober.unwell),
+            trouble=_without(secrets, self.prober.trouble),
             draining=self.drains.since,
             busy=self.drains.busy,
         )
@@ -65,7 +67,7 @@ class Sight:
                 observation = self.picture.current()
                 self.prober.expect(service.name, _expectation(service, definition, self.node, observation))
                 self.images.want_newer(service.name, newer(definition))
-        return self.world(self.picture.current())
+        return self.world(service, self.picture.current())
 
     def attends(self, service: Service, definition: ResolvedService, observation: Observation) -> bool:
         """Whether the service is watched as this definition says."""
@@ -107,20 +109,25 @@ class Sight:
         busy = [one.id for one in unwatched if await is_busy(one)]
         return replace(world, busy=world.busy.union(busy))
 
-    async def with_last_words(self, service: str, world: World) -> World:
+    async def with_last_words(self, service: Service, world: World) -> World:
         """The same, and what the service's containers said that ended or are not ready."""
-        for container in world.observation.owned(self.node, service):
+        for container in world.observation.owned(self.node, service.name):
             silent = container.running and container.id not in world.ready
             if container.state is ContainerState.EXITED or silent:
                 # They are a help to a person, and no more.
                 with suppress(EngineError, Transient):
                     self._words[container.id] = await self.engine.last_words(container.id)
-        return replace(world, last_words=self._words)
+        return replace(world, last_words=_without(secret_values(service.spec), self._words))
 
     def follow(self, _: Observation | None, observation: Observation | None) -> None:
         """Forgets the words of containers that are gone; an unknown picture changes nothing."""
         if observation is not None:
             self._words = {key: words for key, words in self._words.items() if key in observation.containers}
+
+
+def _without(secrets: Collection[str], words: Mapping[str, str]) -> Mapping[str, str]:
+    """What containers said, by id, where a word of theirs is about to be written down."""
+    return {key: without_secrets(text, secrets) for key, text in words.items()} if secrets else words
 
 
 def _expectation(service: Service, definition: ResolvedService, node: str, observation: Observation) -> Expectation:
