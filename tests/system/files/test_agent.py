@@ -9,7 +9,7 @@ import pytest
 from api.conditions import ConditionType, Reason
 from api.files import PIECE_BYTES, FileTarget, ServiceFile
 from api.service import Service
-from stack import web
+from stack import images, web
 from tests.system.agent.rig import Rig, is_ready, restarted
 
 pytestmark = pytest.mark.system
@@ -71,6 +71,55 @@ async def test_a_file_is_laid_down_kept_rolled_and_brought_back(rig: Rig) -> Non
     assert any(event.drift for event in await rig.events() if event.kind == "laid down")
     await rig.delete()
     assert not lies(rig).exists()
+
+
+async def test_a_rollback_is_whole_and_so_is_the_way_back_from_it(stopped: Rig) -> None:
+    rig = stopped
+    rig.start_agent(MCP_FILES_KEEP="1")
+    await rig.apply(rig.spec(env=["GREETING=one"]))
+    for path in ("app.toml", "gone", "lost"):
+        pushed = await push(rig, b"one", path, managed=True)
+    await rig.until(is_laid(pushed))
+    await rig.apply(rig.spec(image=images.HELLO_NEXT, env=["GREETING=two"]))
+    await rig.until_ready()
+    await push(rig, b"two", "app.toml", managed=True)
+    for content in (b"two", b"three"):
+        await push(rig, content, "lost", managed=True)
+    async with rig.client() as client:
+        await client.files.remove(rig.name, "gone")
+        await rig.until(holds(rig, "two", {"app.toml": b"two", "lost": b"three"}))
+        answer = await client.rollback(rig.name, 1)
+        assert answer.notes == ("lost: what was pushed until generation 1 is not kept any more",)
+        await rig.until(holds(rig, "one", {"app.toml": b"one", "gone": b"one", "lost": b"three"}))
+        rig.until_it_answers("mcp-hello v1.0.0")
+        assert (await client.rollback(rig.name, 2)).notes == ()
+        await rig.until(holds(rig, "two", {"app.toml": b"two", "lost": b"three"}))
+        rig.until_it_answers("mcp-hello v1.0.1")
+        before = await rig.get()
+        # Files alone come back, and make no other container.
+        await push(rig, b"four", "app.toml", managed=True)
+        await client.restart(rig.name)
+        restarted_once = await rig.until(restarted(before))
+        await push(rig, b"five", "app.toml", managed=True)
+        await client.rollback(rig.name, before.generation)
+        service = await rig.until(holds(rig, "two", {"app.toml": b"four", "lost": b"three"}))
+        assert service.generation == before.generation + 2
+        assert service.components[0].container_id == restarted_once.components[0].container_id
+    assert not any(event.drift for event in await rig.events() if event.actor == "files")
+    await rig.delete()
+    assert not lies(rig, "app.toml").exists()
+
+
+def holds(rig: Rig, greeting: str, contents: dict[str, bytes]):
+    """Whether all is as it was: the container's environment, and what lies in the folder."""
+
+    def judge(service: Service) -> bool:
+        if not is_ready(service) or not all(file.laid for file in service.files):
+            return False
+        found = {path.name: path.read_bytes() for path in lies(rig, "x").parent.iterdir()}
+        return found == contents and f"GREETING={greeting}" in rig.inspect("{{.Config.Env}}")
+
+    return judge
 
 
 async def test_what_is_in_the_way_is_a_condition_that_ends_by_itself(rig: Rig, tmp_path: Path) -> None:

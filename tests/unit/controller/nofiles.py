@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from api.errors import NotFound
-from api.files import FileTarget, FoundFile, ServiceFile
+from api.files import FileTarget, FoundFile, Removal, ServiceFile
 
 
 class NoFiles:
@@ -11,6 +11,18 @@ class NoFiles:
 
     async def push(self, target: FileTarget, pieces: AsyncIterator[bytes], *, actor: str) -> ServiceFile:
         raise NotFound(f'there is no service "{target.service}"')
+
+    async def remove(
+        self,
+        service: str,
+        path: str,
+        *,
+        actor: str,
+        delete: bool = False,
+        forget: bool = False,
+        dry_run: bool = False,
+    ) -> Removal:
+        raise NotFound(f'there is no service "{service}"')
 
     async def pull(self, service: str, path: str) -> tuple[FoundFile, AsyncIterator[bytes]]:
         raise NotFound(f'there is no service "{service}"')
