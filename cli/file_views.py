@@ -28,7 +28,7 @@ def state(file: ServiceFile, service: Service) -> str:
     condition = service.condition(ConditionType.FILES_IN_PLACE)
     away = condition is not None and condition.status is Status.FALSE
     why = f": {condition.reason}" if condition is not None and away else " yet"
-    return f"not {'done with' if file.removed else 'laid down'}{why}"
+    return f"{'unpushed, not done' if file.removed else 'not laid down'}{why}"
 
 
 def files_table(service: Service, files: Iterable[ServiceFile]) -> Table:

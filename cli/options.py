@@ -104,6 +104,8 @@ class FilePath(click.ParamType[str]):
 
 SERVICE = ServiceName()
 PATH = FilePath()
+LOCAL = click.Path(readable=False)
+"""A file on this machine: the shell completes it, the command says what is wrong with it."""
 
 _COMMON = (
     click.option("--node", metavar="NAME", envvar="MCP_NODE", show_envvar=True, help="Ask this node of mcp.toml."),

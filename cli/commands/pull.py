@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("pull")
 @click.argument("service")
 @click.argument("path", type=options.PATH)
-@click.argument("file", required=False, metavar="[FILE|-]")
+@click.argument("file", required=False, metavar="[FILE|-]", type=options.LOCAL)
 @options.command
 async def cli(settings: Settings, service: str, path: str, file: str | None) -> int:
     """Bring a file from the folder of a service on its node, as it lies there now.

@@ -28,9 +28,9 @@ class Mode(click.ParamType[int]):
 
 
 @click.command("push")
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", type=options.LOCAL)
 @click.argument("service", metavar="SERVICE[/COMPONENT]")
-@click.argument("path", required=False)
+@click.argument("path", required=False, type=options.PATH)
 @click.option("--mode", type=Mode(), metavar="MODE", help="Permissions, such as 0640. Default: those of FILE.")
 @click.option("--owner", metavar="UID:GID", default="", help="On the node. Default: the agent's own.")
 @click.option("--managed", is_flag=True, help="Keep the file as it is pushed: what others change is corrected.")

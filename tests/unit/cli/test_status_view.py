@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from api.conditions import Condition, ConditionType, Reason, Status, summarize
+from api.files import ServiceFile
 from api.service import (
     Certificate,
     Component,
@@ -248,3 +249,20 @@ def test_a_certificate_that_cannot_be_had_says_why_and_when_it_is_tried_again() 
         page(service(certificates=(expired,)))[-1]
         == "        hello.svc.example: certificate of CA EXPIRED, to be renewed now"
     )
+
+
+def pushed(path: str, **more: object) -> ServiceFile:
+    fixed = {"revision": 1, "sha256": "aa", "size": 12, "mode": 0o640, "actor": "ann", "generation": 1}
+    return ServiceFile.model_validate({"path": path, "at": ago(minutes=2), **fixed, "laid": True, **more})
+
+
+def test_files_that_do_not_lie_in_their_places_come_before_those_that_do() -> None:
+    failed = condition(ConditionType.FILES_IN_PLACE, Status.FALSE, Reason.CONFLICT, "z is a symbolic link")
+    many = tuple(pushed(f"f{number}") for number in range(9))
+    known = service(failed, files=(*many, pushed("z", laid=False, managed=True, owner="1:2", size=3 << 20)))
+    lines = page(known)
+    found = lines.index("files   z: 3.0 MiB, 0640, 1:2, managed, not laid down: Conflict; pushed 2m ago by ann")
+    assert lines[found + 1] == "        f0: 12 B, 0640, laid down; pushed 2m ago by ann"
+    assert lines[found + 8] == "        and 2 more: mcp files hello"
+    going = service(files=(pushed("a", laid=False, removed=True),))
+    assert "files   a: 12 B, 0640, unpushed, not done yet; unpushed 2m ago by ann" in page(going)
