@@ -22,6 +22,7 @@ from api.errors import InvalidSpec, McpError
 from api.gen.mcp.v1 import control_plane_pb2 as pb
 from api.gen.mcp.v1 import service_pb2
 from api.gen.mcp.v1.control_plane_pb2_grpc import ControlPlaneServiceServicer
+from api.service import Service
 from api.spec import ServiceSpec
 from api.wire import from_wire, to_wire
 
@@ -36,6 +37,7 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._plane = control_plane
+        self._listed: dict[str, tuple[Service, service_pb2.Service]] = {}
 
     async def ApplyService(self, request: pb.ApplyServiceRequest, context: Context) -> pb.ApplyServiceResponse:
         """Stores a definition, or says what that would change."""
@@ -139,8 +141,16 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
         """All services."""
-        services = await self._plane.services()
-        return pb.ListServicesResponse(services=[to_wire(service, service_pb2.Service()) for service in services])
+        self._listed = {
+            service.name: self._known(service) or (service, to_wire(service, service_pb2.Service()))
+            for service in await self._plane.services()
+        }
+        return pb.ListServicesResponse(services=[message for _, message in self._listed.values()])
+
+    def _known(self, service: Service) -> tuple[Service, service_pb2.Service] | None:
+        """What was made of that very object: the plane gives it again for as long as nothing of it changed."""
+        known = self._listed.get(service.name)
+        return known if known and known[0] is service else None
 
     async def WatchServices(
         self,
