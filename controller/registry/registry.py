@@ -12,7 +12,8 @@ from controller.registry.adopted import AdoptedContainers
 from controller.registry.desired import DesiredState
 from controller.registry.doors import Doors
 from controller.registry.engines import Mode
-from controller.registry.files import PushedFiles, Restored
+from controller.registry.file_rows import FileRows, Restored
+from controller.registry.files import PushedFiles
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
 from controller.registry.records import Adoption, Report, utc_now
@@ -42,7 +43,8 @@ class Registry:
         self._observed = ObservedState(node, self._timeline)
         self._images = PulledImages(node)
         self._adopted = AdoptedContainers(node, self._desired, self._observed)
-        self.files = PushedFiles(store, node, clock, self._timeline, self._desired)
+        self._file_rows = FileRows(node, clock, self._timeline)
+        self.files = PushedFiles(store, node, clock, self._file_rows, self._desired)
         self.doors = Doors(store, node, clock)
 
     @classmethod
@@ -243,10 +245,10 @@ class Registry:
     def _roll_back(
         self, transaction: Transaction, spec: ServiceSpec, generation: int, actor: str, note: str
     ) -> tuple[Service, Change, Restored]:
-        restored = self.files.then(transaction, spec.name, generation)
+        restored = self._file_rows.then(transaction, spec.name, generation)
         anew, now = bool(restored.files), self._clock()
         _, change = self._desired.apply(transaction, spec, actor, None, now, note, anew=anew)
-        self.files.restore(transaction, spec.name, restored, generation, actor)
+        self._file_rows.restore(transaction, spec.name, restored, generation, actor)
         transaction.session.flush()
         return self._desired.read(transaction, spec.name), change, restored
 

@@ -341,7 +341,7 @@ async def test_of_what_was_taken_back_the_oldest_is_forgotten(
 
 
 async def test_more_files_than_anybody_needs_are_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.registry.files.MOST_FILES", 2)
+    monkeypatch.setattr("controller.registry.file_rows.MOST_FILES", 2)
     await registry.apply(spec(), actor="ann")
     await push(registry, b"", "a")
     await push(registry, b"", "b")
