@@ -65,7 +65,10 @@ class Doctor:
         try:
             info = await self.engine.info()
         except (Transient, EngineError) as failure:
-            advice = "start it: systemctl enable --now podman.socket (--user without root), or set podman.socket"
+            advice = (
+                "start it: systemctl enable --now podman.socket (--user without root), or set podman.socket; where"
+                " permission is denied, the agent has to run as the account whose podman it is (User= in its unit)"
+            )
             return (checks.problem("podman", f"{socket}: {failure.message}", advice),)
         findings: tuple[Finding, ...] = (
             checks.podman(info, socket),

@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,29 @@ def test_no_service_hides_podmans_socket_or_can_gain_rights(path: Path) -> None:
     assert service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] != "strict"
     assert {"ProtectHome", "PrivateUsers", "PrivateNetwork", "ProtectProc"}.isdisjoint(service)
+
+
+def test_systemd_itself_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
+    """The command is that of this machine, as systemd looks whether there is one."""
+    for path in FOLDER.iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace("/usr/bin/mcp-agent", "/usr/bin/true"))
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    ran = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_no_service_is_more_exposed_than_it_was(path: Path) -> None:
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=35", path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-200:]
+
+
+def test_the_agent_may_call_what_it_needs() -> None:
+    """RestrictSUIDSGID makes openat2 vanish, with which files are pushed; namespaces of containers are entered."""
+    service = unit(FOLDER / "mcp-agent.service")["Service"]
+    assert "RestrictSUIDSGID" not in service
+    assert (service["RestrictNamespaces"], service["SystemCallFilter"]) == ("net", "@system-service setns")
 
 
 def test_the_agent_is_given_the_folders_of_its_settings_and_the_time_to_end() -> None:
