@@ -53,19 +53,19 @@ _LEAST_SECRET = 6
 
 
 def secret_values(spec: ServiceSpec) -> tuple[str, ...]:
-    """The values that the definition marks as secret and that can be looked for in a text, the longest first."""
-    values = {
+    """The values that the definition marks as secret and that can be looked for in a text."""
+    return tuple(
         value
         for component in spec.components
         for name, _, value in (entry.partition("=") for entry in component.env)
         if name in component.secret_env and len(value) >= _LEAST_SECRET
-    }
-    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+    )
 
 
 def without_secrets(text: str, values: Collection[str]) -> str:
     """What somebody else wrote, with these values masked wherever they stand as they are."""
-    for value in values:
+    # The longest first: one may be part of another.
+    for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, MASKED)
     return text
 

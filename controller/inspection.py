@@ -58,7 +58,9 @@ class LocalInspection:
         over = asyncio.Event()
         end = asyncio.create_task(self._set_when_gone(query.service, over), name="logs-service-gone")
         try:
-            secrets = secret_values(service.spec)
+            # A container may be of an earlier definition.
+            revisions = await self._registry.revisions(query.service)
+            secrets = {value for revision in revisions for value in secret_values(revision.spec)}
             async with aclosing(self._logs.read(query, over)) as batches:
                 async for batch in batches:
                     yield tuple(_without(secrets, line) for line in batch) if secrets else batch

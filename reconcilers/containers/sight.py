@@ -38,10 +38,12 @@ class Sight:
     clock: Clock
     _words: dict[str, str] = field(default_factory=dict)
     """The last words of containers that were asked for them, by id."""
+    _secrets: dict[str, set[str]] = field(default_factory=dict)
+    """By service, what is or was secret: a container that is about to be replaced speaks of what it was given."""
 
     def world(self, service: Service, observation: Observation) -> World:
         """What is known beside the containers of `observation`, for a look at `service`."""
-        secrets = secret_values(service.spec)
+        secrets = self._secrets_of(service)
         return World(
             self.node,
             observation,
@@ -79,6 +81,7 @@ class Sight:
         """Watches a service no more."""
         self.prober.expect(service, NOTHING)
         self.images.want_newer(service, ())
+        self._secrets.pop(service, None)
 
     async def unready(self, definition: ResolvedService, world: World) -> Mapping[str, str]:
         """The services that are to be ready first and are not, and what is the matter with them."""
@@ -117,7 +120,14 @@ class Sight:
                 # They are a help to a person, and no more.
                 with suppress(EngineError, Transient):
                     self._words[container.id] = await self.engine.last_words(container.id)
-        return replace(world, last_words=_without(secret_values(service.spec), self._words))
+        return replace(world, last_words=_without(self._secrets_of(service), self._words))
+
+    def _secrets_of(self, service: Service) -> Collection[str]:
+        values = secret_values(service.spec)
+        if not values and service.name not in self._secrets:
+            return ()
+        self._secrets.setdefault(service.name, set()).update(values)
+        return self._secrets[service.name]
 
     def follow(self, _: Observation | None, observation: Observation | None) -> None:
         """Forgets the words of containers that are gone; an unknown picture changes nothing."""
