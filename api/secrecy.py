@@ -42,6 +42,11 @@ def hidden(component: ComponentSpec) -> ComponentSpec:
     return component.model_copy(update={"env": env})
 
 
+def shown(spec: ServiceSpec) -> ServiceSpec:
+    """The definition as it may be shown."""
+    return spec.model_copy(update={"components": tuple(map(hidden, spec.components))})
+
+
 def mask_marked(entry: str, names: Collection[str]) -> str:
     """An entry `KEY=value`, with the value hidden where `names` has its key."""
     name, equals, _ = entry.partition("=")

@@ -9,6 +9,7 @@ from api.diff import diff
 from api.errors import ExitCode
 from api.fields import Name
 from api.manifest import InvalidManifest, dump, load
+from api.secrecy import shown
 from api.service import Revision
 from api.spec import ServiceSpec
 from cli.config import Nodes
@@ -133,8 +134,10 @@ async def show(settings: Settings, service: str) -> int:
     output.line(f"# node {found.node}, generation {found.generation}, {moment(found.updated_at)}{by}", "dim")
     path = definition(Nodes(settings).services, service)
     if path is not None:
-        changes = diff(found.spec, load(path.read_bytes(), str(path)).spec)
-        output.line(f"# {path} " + ("differs:" if changes else "says the same"), "dim")
+        local = load(path.read_bytes(), str(path)).spec
+        changes = diff(found.spec, shown(local))
+        same = "says the same" if shown(local) == local else "says the same, secrets aside"
+        output.line(f"# {path} " + ("differs:" if changes else same), "dim")
         output.lines(f"# {field_line(change)}" for change in changes)
     if not output.silent:
         click.echo(dump(found.spec), nl=False)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from api import conditions, files, service, spec
 from api.gen.mcp.v1 import files_pb2, service_pb2, spec_pb2
 from api.model import Model
-from api.secrecy import hidden
+from api.secrecy import shown
 from api.wire import definition_to_wire, from_wire, to_wire
 from tests.unit.api.definitions import full
 
@@ -54,12 +54,6 @@ def _is_model(kind: object) -> bool:
 NOW = datetime(2026, 11, 25, 9, 36, 0, 123456, tzinfo=UTC)
 
 
-def shown() -> spec.ServiceSpec:
-    """A definition with every field set, as it may be shown."""
-    whole = full()
-    return whole.model_copy(update={"components": tuple(map(hidden, whole.components))})
-
-
 def full_service() -> service.Service:
     return service.Service(
         uid="u",
@@ -67,7 +61,7 @@ def full_service() -> service.Service:
         node="rift",
         generation=3,
         actor="alice",
-        spec=shown(),
+        spec=shown(full()),
         restarts={"web": 2},
         created_at=NOW,
         updated_at=NOW,
@@ -167,12 +161,12 @@ def test_a_service_with_every_field_set_survives_the_wire() -> None:
 
 def test_what_is_marked_as_secret_travels_to_the_agent_and_not_from_it() -> None:
     assert from_wire(definition_to_wire(full()), spec.ServiceSpec) == full()
-    assert from_wire(to_wire(full(), spec_pb2.ServiceSpec()), spec.ServiceSpec) == shown() != full()
+    assert from_wire(to_wire(full(), spec_pb2.ServiceSpec()), spec.ServiceSpec) == shown(full()) != full()
 
 
 def test_a_revision_survives_the_wire() -> None:
     before = service.Revision(
-        generation=2, actor="ann", at=NOW, spec=shown(), note="restart of web", digests={"x:1": "sha256:1"}
+        generation=2, actor="ann", at=NOW, spec=shown(full()), note="restart of web", digests={"x:1": "sha256:1"}
     )
     assert from_wire(to_wire(before, service_pb2.Revision()), service.Revision) == before
 
