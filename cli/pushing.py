@@ -41,8 +41,9 @@ class Push:
         if component and not restart:
             raise click.UsageError(f"{service} names a component: only with --restart is one of them meant")
         if path is None or path.endswith("/"):
-            if source == "-":
-                raise click.UsageError("say at which PATH: standard input has no name")
+            if _is_stream(source):
+                name = "standard input" if source == "-" else "a pipe"
+                raise click.UsageError(f"say at which PATH: {name} has no name of its own")
             path = f"{path or ''}{Path(source).name}"
         fields = {
             "service": name,
@@ -120,10 +121,15 @@ class Push:
 
 def _mode(source: str) -> int:
     """The permissions of what is pushed; what comes from a pipe may be a secret."""
-    if source == "-":
+    if _is_stream(source):
         return 0o600
     with _opened(source) as file:
         return stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o777
+
+
+def _is_stream(source: str) -> bool:
+    """Whether it can be read only once, as what a shell gives for `<(command)`."""
+    return source == "-" or Path(source).is_fifo()
 
 
 def _opened(source: str) -> BinaryIO:
@@ -132,7 +138,7 @@ def _opened(source: str) -> BinaryIO:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     path = Path(source)
     try:
-        if not path.is_file():
+        if not (path.is_file() or path.is_fifo()):
             raise click.UsageError(f"{source} is {'no file' if path.exists() else 'not there'}")
         return path.open("rb")
     except OSError as error:

@@ -6,13 +6,15 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api.conditions import ConditionType, Reason, Status
+from api.control_plane import Applied
 from api.errors import NotFound, Refused
 from api.files import FileTarget, FoundFile, Removal, ServiceFile
 from cli.pushing import _pieces
@@ -136,6 +138,13 @@ async def test_standard_input_is_pushed_as_what_may_be_a_secret(offline: Mcp, fi
     assert (files.pushed[0][0].mode, files.pushed[0][1]) == (0o600, b"secret")
     ran = await offline("push", "-", "hello", stdin="secret")
     assert (ran.status, "standard input has no name" in ran.stderr) == (2, True)
+    os.mkfifo(offline.folder / "pipe")
+    writer = asyncio.create_task(asyncio.to_thread((offline.folder / "pipe").write_text, "secret"))
+    assert (await offline("push", "pipe", "hello", "key2")).status == 0
+    await writer
+    assert (files.pushed[1][0].mode, files.pushed[1][1]) == (0o600, b"secret")
+    ran = await offline("push", "pipe", "hello", "etc/")
+    assert (ran.status, "a pipe has no name" in ran.stderr) == (2, True)
 
 
 async def test_what_keeps_a_file_from_its_place_is_told(offline: Mcp, files: PlaneFiles) -> None:
@@ -232,10 +241,7 @@ async def test_files_are_listed_with_what_keeps_them_from_their_places(offline: 
     files.behaviour = "fail"
     await offline("push", "f", "hello", "b")
     assert "not laid down: FilesFailed" in (await offline("files", "hello", "b")).stdout
-    assert (
-        "files   b: 2.0 KiB, 0644, not laid down: FilesFailed; pushed 0s ago"
-        in (await offline("status", "hello")).stdout
-    )
+    assert "files   b: 2.0 KiB, 0644, not laid down: FilesFailed; pushed " in (await offline("status", "hello")).stdout
     assert [file["path"] for file in json.loads((await offline("files", "hello", "-o", "json")).stdout)["files"]] == [
         "b"
     ]
@@ -252,6 +258,21 @@ async def test_a_shell_completes_the_paths_of_a_service(offline: Mcp, files: Pla
     for command in ("pull", "unpush", "files"):
         words = {"COMP_WORDS": f"mcp {command} hello e", "COMP_CWORD": "3", "_MCP_COMPLETE": "bash_complete"}
         assert (await offline(**words)).stdout == "plain,etc/f\n"
+
+
+async def test_what_a_rollback_does_not_bring_back_is_named(
+    offline: Mcp, files: PlaneFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollback, lost = offline.plane.rollback, "etc/x: what was pushed until generation 1 is not kept any more"
+
+    async def lossy(*arguments: Any, **more: Any) -> Applied:
+        return replace(await rollback(*arguments, **more), notes=(lost,))
+
+    monkeypatch.setattr(offline.plane, "rollback", lossy)
+    for how in ((), ("--dry-run",)):
+        assert lost in (await offline("service", "rollback", "hello", "1", *how)).lines
+    told = json.loads((await offline("service", "rollback", "hello", "1", "-o", "json")).stdout)
+    assert told["services"][0]["notes"] == [lost]
 
 
 async def test_nobody_is_pushed_to_a_service_that_is_not_there(offline: Mcp, files: PlaneFiles) -> None:
