@@ -11,7 +11,7 @@ from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.files import ServiceFile
 from api.resolve import Defaults
-from api.secrecy import with_stored_secrets
+from api.secrecy import shown, with_stored_secrets
 from api.service import Change, Container, Event, Finalizer, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
 from controller import wishes
@@ -77,6 +77,9 @@ class LocalControlPlane:
         await self._admission.admit(spec)
         before = await self._registry.service(spec.name)
         fields = diff(before.spec if before else None, spec)
+        if before is not None and fields and shown(before.spec) == shown(spec):
+            # A history of what may be shown would not tell what it was about.
+            note = note or f"another value of {', '.join(field.path for field in fields)}"
         service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected, note=note)
         return Applied(service, change, fields)
 

@@ -102,8 +102,8 @@ comments too, as it is.
 """
 JSON = """
 The fields below are stable: new ones are added, none is renamed or taken away. Absent values are `null`, times are
-ISO 8601 in UTC. What the agent says is passed on in the models of its API. Definitions are complete, secrets in `env`
-included; differences (`fields`) are masked.
+ISO 8601 in UTC. What the agent says is passed on in the models of its API. Definitions are complete, but for what they
+mark as secret (`secret_env`), in whose place `********` stands; in differences (`fields`) what looks secret is masked, too.
 """
 
 

@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 async def cli(settings: Settings, service: str, form: str, into: Path | None) -> int:
     """Print a service's definition, complete: applying it changes nothing.
 
-    It holds what its author set, secrets in `env` included, and nothing that
-    was derived. As `quadlet` or `kube` it is a way out: files that run the
-    service without MCP, at the ports that it has now, secrets included. What
-    they cannot say, routes among it, is said on stderr.
+    It holds what its author set, and nothing that was derived. A mask stands
+    for what `secret_env` marks, and keeps it when it is applied. As `quadlet`
+    or `kube` it is a way out: files that run the service without MCP, at the
+    ports that it has now. Marked secrets are references to podman's. What the
+    files cannot say, routes among it, is said on stderr.
     """
     from api.inspection import ExportedFile
     from api.manifest import dump

@@ -12,6 +12,7 @@ from api.diff import diff
 from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
 from api.files import FileTarget
 from api.resolve import Defaults
+from api.secrecy import MASKED
 from api.service import Change, Container, Finalizer, NodeStatus, Service
 from api.spec import ServiceSpec
 from controller.adoption import Adopter
@@ -410,3 +411,27 @@ async def test_one_component_alone_is_applied_to_what_is_stored(plane: LocalCont
     applied = await plane.apply(changed, actor="ann", component=changed.components[0].name)
     assert [field.path for field in applied.fields] == ["components[web].image"]
     assert applied.service.spec.path is None
+
+
+async def test_the_mask_of_a_secret_stands_for_what_is_stored(plane: LocalControlPlane, parts: Parts) -> None:
+    def shop(value: str, name: str = "web", **fields: object) -> ServiceSpec:
+        web = {"name": name, "image": "x:1", "env": [f"DSN={value}"], "secret_env": ["DSN"], **fields}
+        return ServiceSpec.model_validate({"name": "shop", "components": [web]})
+
+    await plane.apply(shop("correct horse"), actor="ann")
+    for component in ("", "web"):
+        assert (await plane.apply(shop(MASKED), actor="ann", component=component)).change is Change.UNCHANGED
+    edited = await plane.apply(shop(MASKED, user="1:1"), actor="ann", expected_generation=1)
+    assert [field.path for field in edited.fields] == ["components[web].user"]
+    assert edited.service.spec == shop("correct horse", user="1:1")
+    dry = await plane.apply(shop("battery staple", user="1:1"), actor="ann", dry_run=True)
+    changed = [(field.path, field.old, field.new) for field in dry.fields]
+    assert changed == [("components[web].env.DSN", f'"{MASKED}"', f'"{MASKED}"')]
+    await plane.apply(shop("battery staple", user="1:1"), actor="ann")
+    notes = [revision.note for revision in await plane.revisions("shop")]
+    assert notes == ["", "", "another value of components[web].env.DSN"]
+    await plane.rollback("shop", 1, actor="ann")
+    assert (await plane.get("shop")).spec == shop("correct horse")
+    with pytest.raises(InvalidSpec, match="DSN is masked, and no value of it is stored"):
+        await plane.apply(shop(MASKED, "api"), actor="ann")
+    assert all("horse" not in event.message for event in await plane.events())
