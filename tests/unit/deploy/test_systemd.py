@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.agent import cli
+from cli import agent
 from controller.settings import ApiSettings, LoopSettings, Settings
+from mcproxy.main import main as mcproxyd
 
 FOLDER = Path("deploy/systemd")
+PROGRAMS = {"/usr/bin/mcp-agent": agent.cli, "/usr/bin/mcproxyd": mcproxyd}
 SERVICES = sorted(FOLDER.glob("*.service"))
 
 
@@ -26,8 +28,8 @@ def test_each_service_starts_a_command_that_there_is(path: Path) -> None:
     service = unit(path)["Service"]
     for key in ("ExecStartPre", "ExecStart"):
         if key in service:
-            program, command = service[key].split()
-            assert (program, command in cli.commands) == ("/usr/bin/mcp-agent", True)
+            program, command, *_ = service[key].split()
+            assert command in PROGRAMS[program].commands
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
@@ -41,7 +43,7 @@ def test_no_service_hides_podmans_socket_or_can_gain_rights(path: Path) -> None:
 def test_systemd_itself_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
     """The command is that of this machine, as systemd looks whether there is one."""
     for path in FOLDER.iterdir():
-        (tmp_path / path.name).write_text(path.read_text().replace("/usr/bin/mcp-agent", "/usr/bin/true"))
+        (tmp_path / path.name).write_text(re.sub("/usr/bin/(mcp-agent|mcproxyd)", "/usr/bin/true", path.read_text()))
     units = sorted(str(path) for path in tmp_path.iterdir())
     ran = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
