@@ -103,7 +103,7 @@ comments too, as it is.
 JSON = """
 The fields below are stable: new ones are added, none is renamed or taken away. Absent values are `null`, times are
 ISO 8601 in UTC. What the agent says is passed on in the models of its API. Definitions are complete, but for what they
-mark as secret (`secret_env`), in whose place `********` stands; in differences (`fields`) what looks secret is masked, too.
+mark as secret (`secret_env`), in whose place `********` stands; differences (`fields`) mask what looks secret, too.
 """
 
 
