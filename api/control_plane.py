@@ -10,6 +10,8 @@ from api.spec import ServiceSpec
 DEFAULT_EVENTS = 100
 DEFAULT_LOOK_SECONDS = 30.0
 """So long `reconcile` may take to answer."""
+DRAINED = "drained with its node"
+"""The note of a revision that has a service stopped for its node's sake: until it is started, applying leaves it so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class Handover(ABC, Generic[A]):
         label(courses)
 
     @abstractmethod
-    def tell_answer(self, label: str, answer: A) -> None:
+    def tell_answer(self, course: Course[A], answer: A) -> None:
         """Says what the agent answered."""
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Handover(ABC, Generic[A]):
         except _ABOUT_ONE as error:
             course.error = error
             return
-        self.tell_answer(course.label, answer)
+        self.tell_answer(course, answer)
         verdict, message = self.goal(answer)(answer.service)
         if verdict is Convergence.DONE:
             # It is already as it should be: there is nothing to wait for or to add.

@@ -87,9 +87,9 @@ class Removal(Handover[Deleted]):
         super().__init__(output, courses)
         self._reported = reported
 
-    def tell_answer(self, label: str, answer: Deleted) -> None:  # noqa: ARG002  # they are all alike
+    def tell_answer(self, course: Course[Deleted], answer: Deleted) -> None:  # noqa: ARG002  # they are all alike
         """Says that it has begun."""
-        self.output.line(f"{label} is being deleted")
+        self.output.line(f"{course.label} is being deleted")
 
     def goal(self, answer: Deleted) -> Goal:
         """That very service is to be gone."""

@@ -131,6 +131,7 @@ async def diff(settings: Settings, files: Iterable[str]) -> int:
     differing = []
     for course, answer in zip((course for course in courses if course.error is None), answers, strict=True):
         tell_plan(output, course.label, answer)
+        tell_drained(output, course, answer)
         differing.append(
             DifferingService(
                 name=course.errand.name,
@@ -165,6 +166,7 @@ async def plan(output: Output, them: Sequence[Wish]) -> int:
     planned = list(zip((course for course in courses if course.error is None), answers, strict=True))
     for course, answer in planned:
         tell_plan(output, course.label, answer)
+        tell_drained(output, course, answer)
     output.line(_summary(answers))
     reports = tuple(report(course.errand, answer) for course, answer in planned)
     output.document(ApplyReport(dry_run=True, services=reports, unasked=unasked))
@@ -183,6 +185,14 @@ def tell_plan(output: Output, name: str, answer: Applied) -> None:
         output.lines(f"    {line}" for action in answer.actions for line in action_lines(action, told))
 
 
+def tell_drained(output: Output, course: Course[Applied], answer: Applied) -> None:
+    """Says that a definition is stored, and kept stopped with its node, where it is."""
+    wish, stored = course.errand, answer.service
+    if isinstance(wish, Wish) and not wish.component and wish.manifest.spec.active and not stored.spec.active:
+        node = stored.node
+        output.line(f"{course.label} is kept stopped: node {node} is drained; mcp node undrain {node}", "yellow")
+
+
 def _summary(answers: Iterable[Applied]) -> str:
     changes = [answer.change for answer in answers]
     return (
@@ -196,14 +206,16 @@ class Rollout(Handover[Applied]):
 
     undone = "not applied"
 
-    def tell_answer(self, label: str, answer: Applied) -> None:
+    def tell_answer(self, course: Course[Applied], answer: Applied) -> None:
         """Says what became of the definition."""
         if answer.change is Change.UNCHANGED:
-            self.output.line(f"{label} unchanged")
-            return
-        self.output.line(f"{label} {answer.change} (generation {answer.service.generation})", style="green")
-        if answer.change is Change.CONFIGURED:
-            self.output.lines(field_line(change) for change in answer.fields)
+            self.output.line(f"{course.label} unchanged")
+        else:
+            generation = answer.service.generation
+            self.output.line(f"{course.label} {answer.change} (generation {generation})", style="green")
+            if answer.change is Change.CONFIGURED:
+                self.output.lines(field_line(change) for change in answer.fields)
+        tell_drained(self.output, course, answer)
 
     def goal(self, answer: Applied) -> Goal:
         """That very generation is to converge."""

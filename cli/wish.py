@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from api.client import Client
-from api.control_plane import Applied
+from api.control_plane import DRAINED, Applied
 from api.errors import NotFound
 from api.service import Change
 from cli.config import Nodes
@@ -110,10 +110,6 @@ async def drain(settings: Settings, node: str, *, active: bool, wait: bool, with
             return 0
         orders = [Order(one.name, node, client, _activation(client, one.name, active)) for one in services]
         return await Rollout(output, list(map(Course[Applied], orders))).run(wait=wait, within=within)
-
-
-DRAINED = "drained with its node"
-"""In the history of a service that was stopped for its node's sake."""
 
 
 def _activation(client: Client, name: str, active: bool) -> Callable[[], Awaitable[Applied]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
+from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, DRAINED, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import NotFound, Refused, StaleGeneration
 from api.files import ServiceFile
@@ -69,9 +69,21 @@ class LocalControlPlane:
                 spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
             stored = await self._registry.service(spec.name)
             spec = with_stored_secrets(spec, stored.spec if stored else None)
+            note = ""
+            if (spec.active or component) and await self._drained(spec.name):
+                spec, note = spec.model_copy(update={"active": False}), DRAINED
             if dry_run:
                 return await self._dry_apply(spec, expected_generation)
-            return await self._apply(spec, actor, expected_generation)
+            return await self._apply(spec, actor, expected_generation, note)
+
+    async def _drained(self, name: str) -> bool:
+        """Whether the service is kept stopped for its node's sake; a new one is where any other is."""
+        service = await self._registry.service(name)
+        stopped = (service,) if service else await self._registry.services()
+        for one in stopped:
+            if not one.spec.active and wishes.drained(await self._registry.revisions(one.name)):
+                return True
+        return False
 
     async def _apply(self, spec: ServiceSpec, actor: str, expected: int | None = None, note: str = "") -> Applied:
         await self._admission.admit(spec)

@@ -70,8 +70,9 @@ async def remove(settings: Settings, name: str) -> int:
 async def drain(settings: Settings, name: str, yes: bool, wait: bool, within: float) -> int:
     """Stop all services of a node, for its maintenance.
 
-    Definitions stay as they are. `mcp node undrain` starts again what this
-    stopped, and nothing that was stopped before.
+    Definitions stay as they are. What is applied to a drained node is stored,
+    and not started: its agent remembers. `mcp node undrain` starts again what
+    this stopped, and nothing that was stopped before; `mcp start` starts one.
     """
     from cli.wish import drain as run
 

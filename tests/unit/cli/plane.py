@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 
 from api.conditions import Condition, ConditionType, Reason, Status
-from api.control_plane import DEFAULT_LOOK_SECONDS, Adopted, Applied, Deleted, Looked, Watched
+from api.control_plane import DEFAULT_LOOK_SECONDS, DRAINED, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
 from api.errors import McpError, NotFound, Refused
 from api.files import Files
@@ -147,7 +147,7 @@ class Plane:
 
     async def set_active(self, name: str, component: str = "", *, active: bool, actor: str, note: str = "") -> Applied:
         spec = wishes.with_active((await self.get(name)).spec, component, active)
-        return await self.apply(spec, actor=actor, note=note)
+        return await self._apply(spec, actor=actor, note=note)
 
     async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
         service = await self.get(name)
@@ -164,7 +164,7 @@ class Plane:
     async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
         revision = wishes.earlier(await self.get(name), self.history[name], generation)
         note = f"rolled back to generation {revision.generation}"
-        return await self.apply(revision.spec, actor=actor, dry_run=dry_run, note=note)
+        return await self._apply(revision.spec, actor=actor, dry_run=dry_run, note=note)
 
     def _revise(self, actor: str, service: Service, note: str) -> None:
         revision = Revision(
@@ -180,10 +180,15 @@ class Plane:
         dry_run: bool = False,
         expected_generation: int | None = None,
         component: str = "",
-        note: str = "",
     ) -> Applied:
         if component:
             spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
+        known = [self.registry[spec.name]] if spec.name in self.registry else self.registry.values()
+        drained = any(wishes.drained(self.history[one.name]) for one in known)
+        spec = spec.model_copy(update={"active": spec.active and not drained})
+        return await self._apply(spec, actor=actor, dry_run=dry_run, note=DRAINED if drained else "")
+
+    async def _apply(self, spec: ServiceSpec, *, actor: str, dry_run: bool = False, note: str = "") -> Applied:
         if spec.name in self.refusals and not (dry_run and self.late):
             raise self.refusals[spec.name]
         now = datetime.now(UTC)

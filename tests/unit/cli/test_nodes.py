@@ -332,6 +332,16 @@ async def test_a_drained_node_starts_again_what_was_not_stopped_before(town: Tow
     assert ran.status == 0, ran.stderr
     assert [one.spec.active for one in town.plane.registry.values()] == [False, False]
     assert "active" not in (town.folder / "services/hello.toml").read_text()
+    define(town, "new", "rift")
+    town.write("services/hello.toml", f'node = "rift"\n{other("hello").replace("v1.0.0", "v1.0.1")}')
+    ran = await town("sync")
+    assert "hello is kept stopped: node rift is drained; mcp node undrain rift" in ran.lines
+    assert "new is kept stopped: node rift is drained; mcp node undrain rift" in ran.lines
+    assert not any(one.spec.active for one in town.plane.registry.values() if one.name != "quiet")
+    assert (await town("diff", "-f", "services/hello.toml")).status == 0
+    (town.folder / "services/new.toml").unlink()
+    await town("delete", "new")
     assert (await town("node", "undrain", "rift")).status == 0
+    assert town.plane.registry["hello"].spec.components[0].image == "localhost/mcp-hello:v1.0.1"
     assert {one.name: one.spec.active for one in town.plane.registry.values()} == {"hello": True, "quiet": False}
     assert (await town("node", "undrain", "rift")).lines == ["node rift has nothing to start"]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from api.control_plane import Looked, Watched
+from api.control_plane import DRAINED, Looked, Watched
 from api.diff import diff
 from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
 from api.files import FileTarget
@@ -368,6 +368,24 @@ async def test_a_service_is_stopped_and_started_as_a_new_generation(plane: Local
     for refused in (plane.set_active("nobody", active=True, actor="ann"), plane.revisions("nobody")):
         with pytest.raises(NotFound):
             await refused
+
+
+async def test_what_is_applied_to_a_drained_node_is_stored_and_waits_until_it_is_started(
+    plane: LocalControlPlane,
+) -> None:
+    await plane.apply(spec(), actor="ann")
+    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    assert (await plane.apply(spec(), actor="ann")).change is Change.UNCHANGED
+    changed = await plane.apply(spec(version="v2"), actor="ann")
+    assert ([field.path for field in changed.fields], changed.service.spec.active) == (["components[web].image"], False)
+    new = await plane.apply(spec(name="new"), actor="ann")
+    assert (new.change, new.service.spec.active) == (Change.CREATED, False)
+    assert [one.note for one in await plane.revisions("hello")] == ["", DRAINED, DRAINED]
+    for name in ("hello", "new"):
+        assert (await plane.set_active(name, active=True, actor="bob")).service.spec.active
+    assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active
+    await plane.set_active("hello", active=False, actor="bob")
+    assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active, "a person stopped it, not its node"
 
 
 async def test_a_rollback_applies_an_earlier_revision_and_says_so(plane: LocalControlPlane) -> None:
