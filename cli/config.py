@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from api.complaints import Tables
 from api.errors import Refused
-from api.fields import Name
+from api.fields import Name, Text
 from api.manifest import InvalidManifest, read
 from api.model import Model
 from cli.options import Settings, seconds
@@ -25,6 +25,12 @@ def _address(value: str) -> str:
     if not re.fullmatch(r"unix:(?://)?(/[^/\0][^\0]*)|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
         raise ValueError("is not an address such as unix:///run/mcp/agent.sock or rift.example:9444")
     return value
+
+
+def _command(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words:
+        raise ValueError("names no program: leave it out where podman is called podman")
+    return words
 
 
 class Node(Model):
@@ -61,6 +67,32 @@ class Defaults(Model):
     )
 
 
+class Building(Model):
+    """How `mcp build` makes images on this machine."""
+
+    workspace: str | None = Field(
+        default=None,
+        description="The folder that holds the services' sources, each in the folder that its `path` says; "
+        "relative to this file.",
+    )
+    registry: str = Field(
+        default="", description="What derived images begin with, host[:port][/path]: the agents' `defaults.registry`."
+    )
+    podman: Annotated[tuple[Text, ...], AfterValidator(_command)] = Field(
+        default=("podman",),
+        description="The podman that builds and pushes, with its global options, as a list of words. "
+        'Default: ["podman"].',
+    )
+    tls_verify: bool = Field(
+        default=True, description="false: images are pushed over plain HTTP, too, and whatever the certificate."
+    )
+    auth_file: str | None = Field(
+        default=None,
+        description="Names and passwords of registries, as `podman login` writes them; relative to this file. "
+        "Default: podman's own.",
+    )
+
+
 class Config(Model):
     """All nodes that the command knows."""
 
@@ -76,12 +108,14 @@ class Config(Model):
         default=None, description="The CA that signed MCIAS' certificate. Default: the system's CAs."
     )
     defaults: Defaults = Field(default_factory=Defaults, description="What is meant where nothing else is said.")
+    build: Building = Field(default_factory=Building, description="How images are made.")
     nodes: dict[Name, Node] = Field(min_length=1, description="The nodes, by name.")
 
 
 _TABLES: Tables = {
     Config: ("mcp.toml", "at the top, before the first table"),
     Defaults: ("[defaults]", "in [defaults]"),
+    Building: ("[build]", "in [build]"),
     Node: ("a node", "in [nodes.<name>]"),
 }
 
@@ -144,6 +178,20 @@ class Nodes:
         if self._config is None or self._path is None:
             return home() / "services"
         return self._path.parent / Path(self._config.services or "services").expanduser()
+
+    @property
+    def building(self) -> Building:
+        """How images are made, its folder and file anchored; as without mcp.toml where an address was given instead."""
+        if self._config is None or self._path is None:
+            return Building()
+        said = self._config.build
+        anchored = {name: _beside(self._path, getattr(said, name)) for name in ("workspace", "auth_file")}
+        return said.model_copy(update=anchored)
+
+    @property
+    def source(self) -> str:
+        """What mcp.toml is called in a sentence."""
+        return str(self._path or "mcp.toml")
 
     @property
     def mcias(self) -> tuple[str | None, str | None]:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "adopt": "Take over containers that run without a definition.",
     "apply": "Make services be as their definitions say.",
     "audit": "Show who changed what, from where, and who was refused, on all nodes.",
+    "build": "Build the images of a service and push them.",
     "certs": "List the certificates of all nodes, or of one service.",
     "completion": "Print what completes commands and services in a shell.",
     "delete": "Take services away, with all that belongs to them.",

@@ -212,6 +212,11 @@ class Output:
         if self.json and not self.quiet:
             click.echo(f"---\n{_yaml(report)}" if self.yaml else report.model_dump_json(), nl=not self.yaml)
 
+    def note(self, text: str) -> None:
+        """What is being done, for whoever looks on; beside what other programs say of it, on stderr."""
+        if not self.quiet:
+            click.echo(printable(text), err=True)
+
     def error(self, text: str) -> None:
         """Something that is wrong; always printed."""
         click.echo("\n".join(printable(line) for line in text.splitlines()), err=True)

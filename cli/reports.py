@@ -5,6 +5,7 @@ is put together.
 """
 
 from datetime import datetime
+from enum import StrEnum
 
 from api.access import AuditRecord, Identity, Token
 from api.conditions import ConditionType
@@ -66,6 +67,37 @@ class ApplyReport(Model):
     services: tuple[AppliedService, ...]
     unasked: tuple[Unasked, ...] = ()
     """Those that were not applied."""
+
+
+class ImageOutcome(StrEnum):
+    """What became of an image that was to be built."""
+
+    PRESENT = "present"
+    """Its tag exists: nothing was done."""
+    MISSING = "missing"
+    """In a dry run: it would be built."""
+    BUILT = "built"
+    PUSHED = "pushed"
+    """Built, and pushed to its registry."""
+
+
+class BuiltImage(Model):
+    """An image of `[build.images]`."""
+
+    image: str
+    """With registry and tag."""
+    outcome: ImageOutcome
+    digest: str | None = None
+    """What the registry knows it by; null where it was not pushed, or podman did not tell."""
+    seconds: float | None = None
+    """How long building and pushing took."""
+
+
+class BuildReport(Model):
+    """`mcp build`"""
+
+    dry_run: bool
+    images: tuple[BuiltImage, ...]
 
 
 class DifferingService(Model):

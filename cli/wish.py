@@ -65,12 +65,20 @@ async def restart(settings: Settings, wanted: str, *, wait: bool, within: float)
     return await order(settings, service, act, wait=wait, within=within)
 
 
-async def deploy(settings: Settings, wanted: str, *, dry_run: bool, wait: bool, within: float) -> int:
-    """Applies SERVICE[/COMPONENT] from the services folder."""
+async def deploy(
+    settings: Settings, wanted: str, *, build: bool = False, dry_run: bool, wait: bool, within: float
+) -> int:
+    """Applies SERVICE[/COMPONENT] from the services folder, with `build` once its images exist."""
     from cli.definitions import required
 
     service, component = target(wanted)
     path = required(Nodes(settings).services, service)
+    if build:
+        from cli.building import How, built
+        from cli.sources import manifests
+
+        (manifest,) = manifests([str(path)])
+        await built(settings, Output(settings), manifest, component, How(dry_run=dry_run))
     status = await apply(settings, [str(path)], dry_run=dry_run, wait=wait, within=within, component=component)
     _tell_stopped(settings, path.read_bytes(), str(path))
     return status

@@ -23,6 +23,7 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "adopt": (reports.AdoptReport,),
     "apply": (reports.ApplyReport,),
     "audit": (reports.AuditReport,),
+    "build": (reports.BuildReport,),
     "certs": (reports.CertificatesReport,),
     "completion": (reports.CompletionReport,),
     "delete": (reports.DeleteReport,),
@@ -115,6 +116,7 @@ def document() -> str:
     parts += [
         *_model_table(config.Config),
         *_model_table(config.Defaults),
+        *_model_table(config.Building),
         *_model_table(config.Node),
         "\n## Options of every command\n\n",
     ]

@@ -119,6 +119,12 @@ class PodmanHost:
         self._remove_storage()
         self.layout.remove_run()
 
+    @property
+    def words(self) -> list[str]:
+        """This podman as a command line that needs no service and no environment, for whoever is its owner."""
+        configuration = f"CONTAINERS_CONF={self._environment['CONTAINERS_CONF']}"
+        return ["env", configuration, *map(str, self._command)]
+
     @cached_property
     def _command(self) -> list[str | Path]:
         run = self.layout.run

@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 
 @click.command("deploy")
 @click.argument("service", metavar="SERVICE[/COMPONENT]")
+@click.option("--build", is_flag=True, help="First build and push those of its images that do not exist.")
 @options.dry_run
 @options.wait
 @options.timeout
 @options.command
-async def cli(settings: Settings, service: str, dry_run: bool, wait: bool, within: float) -> int:
+async def cli(settings: Settings, service: str, build: bool, dry_run: bool, wait: bool, within: float) -> int:
     """Apply a service from the services folder.
 
     With COMPONENT: that one as the file says, the others as they are stored. A
     definition that says active = false is stored, and kept stopped.
+
+    With --build: what `mcp build` would do comes first, and nothing is applied
+    where that fails.
     """
     from cli.wish import deploy
 
-    return await deploy(settings, service, dry_run=dry_run, wait=wait, within=within)
+    return await deploy(settings, service, build=build, dry_run=dry_run, wait=wait, within=within)

@@ -6,7 +6,7 @@ import pytest
 from click import UsageError
 
 from api.manifest import read
-from cli.config import Config, Defaults, Node, Nodes, UnknownNode, candidates, find, load
+from cli.config import Building, Config, Defaults, Node, Nodes, UnknownNode, candidates, find, load
 from cli.options import Settings
 
 TWO = """\
@@ -41,6 +41,7 @@ def test_the_commented_example_is_read_and_sets_every_field() -> None:
     config, _ = read(content, "deploy/mcp.toml", Config, {})
     assert config.model_fields_set == set(Config.model_fields)
     assert config.defaults.model_fields_set == set(Defaults.model_fields)
+    assert config.build.model_fields_set == set(Building.model_fields)
     assert set().union(*(node.model_fields_set for node in config.nodes.values())) == set(Node.model_fields)
     for place in ("--config", "MCP_CONFIG", *(str(path) for path in candidates()[1:]), "~/.config/mcp/mcp.toml"):
         assert place in content
