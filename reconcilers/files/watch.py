@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +25,8 @@ class Interests:
 
     def __init__(self) -> None:
         self._paths: dict[str, frozenset[Path]] = {}
+        self._services: defaultdict[Path, set[str]] = defaultdict(set)
+        """The same by path: a busy neighbour in a folder must cost next to nothing."""
         self._wanted: Counter[Path] = Counter()
         self._watches: dict[Path, Watch] = {}
         self._inotify: Inotify | None = None
@@ -46,6 +48,12 @@ class Interests:
         now = frozenset(step for path in paths for step in (path, *path.parents) if root in step.parents)
         if now:
             self._paths[service] = now
+        for path in before - now:
+            self._services[path].discard(service)
+            if not self._services[path]:
+                del self._services[path]
+        for path in now - before:
+            self._services[path].add(service)
         self._wanted.subtract(path.parent for path in before - now)
         self._wanted.update(path.parent for path in now - before)
         for folder in {path.parent for path in before | now}:
@@ -79,13 +87,15 @@ class Interests:
         path = event.path
         if event.mask & Mask.Q_OVERFLOW or path is None:
             return list(self._paths)
+        if path not in self._services and path not in self._watches:
+            return []
         if event.mask & _GONE and self._watches.get(path) is not event.watch:
             return []
         if event.mask & _ANOTHER:
             # What is below a folder that is another one now is watched anew once somebody looks at it.
             for folder in [one for one in self._watches if path == one or path in one.parents]:
                 self._unwatch(folder)
-        return [service for service, paths in self._paths.items() if path in paths]
+        return list(self._services.get(path, ()))
 
     def _adjust(self, folder: Path) -> None:
         if self._wanted[folder] <= 0:
