@@ -4,8 +4,8 @@ All that is wrong is said at once, each with its line in the definition.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,6 +18,8 @@ from cli.config import Building
 
 _LOCAL = "localhost"
 """What podman puts before the name of an image that has no registry."""
+_NAME = re.compile(r"^.*/|[:@][^/]*$")
+"""What an image's name stands between."""
 _TAKES_VERSION = re.compile(r"^\s*ARG\s.*\bVERSION\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -25,11 +27,15 @@ _TAKES_VERSION = re.compile(r"^\s*ARG\s.*\bVERSION\b", re.IGNORECASE | re.MULTIL
 class WantedImage:
     """An image of `[build.images]` under the name by which a component asks for it."""
 
-    name: str
     dockerfile: str
     """As the definition has it: relative to the folder of sources."""
     reference: str
     """With registry and tag."""
+
+    @property
+    def name(self) -> str:
+        """Its key in `[build.images]`."""
+        return self.repository.rpartition("/")[2]
 
     @property
     def repository(self) -> str:
@@ -59,125 +65,109 @@ class Recipe:
     """Whether its Dockerfile has an ARG VERSION."""
 
 
-@dataclass(slots=True)
-class _Complaints:
-    manifest: Manifest
-    problems: list[Problem] = field(default_factory=list)
+class Plan:
+    """What one definition has built on this machine. Each method raises InvalidManifest with all that is wrong."""
 
-    def add(self, at: str, message: str) -> None:
-        self.problems.append(Problem(self.manifest.source, self.manifest.locate(at), at, message))
+    def __init__(self, manifest: Manifest, building: Building, source: str) -> None:
+        """`source` is what mcp.toml, which says `building`, is called."""
+        self._manifest = manifest
+        self._spec = manifest.spec
+        self._images = manifest.spec.build.images if manifest.spec.build else {}
+        self._building = building
+        self._source = source
+        self._problems: list[Problem] = []
 
-    def end(self) -> None:
-        if self.problems:
-            raise InvalidManifest(tuple(sorted(self.problems, key=lambda problem: problem.line)))
+    def wanted(self, component: str = "") -> tuple[WantedImage, ...]:
+        """The images that `[build.images]` has built, or that of one component; none where it names none."""
+        names = [one.name for one in self._spec.components]
+        if component and component not in names:
+            self._complain("components", f'there is no component "{component}", only {", ".join(names)}')
+        if not component:
+            self._complain_of_unused()
+        references: dict[str, dict[str, str]] = {}
+        for index, name in enumerate(names):
+            image = _image_name(self._spec, index)
+            if image in self._images and component in ("", name) and (reference := self._reference(index)):
+                references.setdefault(image, {}).setdefault(reference, name)
+        for image, users in references.items():
+            if len(users) > 1:
+                each = _listed(f"{reference} for {user}" for reference, user in users.items())
+                one = f"mcp build {self._spec.name}/{next(iter(users.values()))}"
+                self._complain(f"build.images.{image}", f"is wanted as {each}: build one at a time, as with {one}")
+        self._refuse()
+        return tuple(WantedImage(self._images[image], next(iter(users))) for image, users in references.items())
 
+    def recipes(self, images: Iterable[WantedImage]) -> tuple[Recipe, ...]:
+        """Out of what they are built. Raises click.UsageError where it is mcp.toml that is wrong."""
+        context = self._context()
+        found = []
+        for image in images:
+            dockerfile = context / image.dockerfile
+            try:
+                text = dockerfile.read_text(errors="replace")
+            except OSError as error:
+                self._complain(f"build.images.{image.name}", f"{dockerfile} cannot be read: {error.strerror}")
+            else:
+                found.append(Recipe(image, dockerfile, context, bool(_TAKES_VERSION.search(text))))
+        self._refuse()
+        return tuple(found)
 
-def wanted(manifest: Manifest, building: Building, source: str, component: str = "") -> tuple[WantedImage, ...]:
-    """The images that `[build.images]` has built, or those of one component; none where it names none.
+    def _complain_of_unused(self) -> None:
+        used = list(dict.fromkeys(_image_name(self._spec, index) for index in range(len(self._spec.components))))
+        for name in self._images:
+            if name not in used:
+                self._complain(f"build.images.{name}", f"no component uses an image of that name, only {_listed(used)}")
 
-    `source` is what mcp.toml is called. Raises InvalidManifest.
-    """
-    spec = manifest.spec
-    images = spec.build.images if spec.build else {}
-    complaints = _Complaints(manifest)
-    if component and component not in [one.name for one in spec.components]:
-        names = ", ".join(one.name for one in spec.components)
-        complaints.add("components", f'there is no component "{component}", only {names}')
-        complaints.end()
-    uses = [(name, index) for name, index in _uses(spec) if component in ("", spec.components[index].name)]
-    references: dict[str, dict[str, str]] = {}
-    for name, index in uses:
-        if name in images:
-            reference = _reference(complaints, index, building, source)
-            if reference:
-                references.setdefault(name, {}).setdefault(reference, spec.components[index].name)
-    if not component:
-        used = list(dict.fromkeys(name for name, _ in uses))
-        for name in images.keys() - used:
-            complaints.add(f"build.images.{name}", f"no component uses an image of that name, only {_listed(used)}")
-    for name, by_reference in references.items():
-        if len(by_reference) > 1:
-            each = _listed(f"{reference} for {user}" for reference, user in by_reference.items())
-            build = f"mcp build {spec.name}/{next(iter(by_reference.values()))}"
-            complaints.add(f"build.images.{name}", f"is wanted as {each}: build one at a time, as with {build}")
-    complaints.end()
-    return tuple(WantedImage(name, images[name], one) for name, found in references.items() for one in found)
-
-
-def _uses(spec: ServiceSpec) -> Iterator[tuple[str, int]]:
-    """The name of each component's image without registry and tag, and the component's index."""
-    for index, component in enumerate(spec.components):
-        if component.image is None:
-            yield derived_image_name(spec, index), index
-        else:
-            yield component.image.partition("@")[0].rpartition("/")[2].partition(":")[0], index
-
-
-def _reference(complaints: _Complaints, index: int, building: Building, source: str) -> str:
-    """What the image is called that is to be built for that component; empty where that was complained about."""
-    spec, at = complaints.manifest.spec, f"components[{index}].image"
-    image = spec.components[index].image
-    if image is None and not building.registry:
-        complaints.add(
-            at,
-            f"is left out, and {source} does not say where images go: set build.registry, as the node's agent has it",
-        )
-        return ""
-    try:
-        reference = image_reference(spec, index, Defaults(registry=building.registry))
-    except InvalidSpec as error:
-        complaints.add(error.field, error.message)
-        return ""
-    first, slash, _ = reference.partition("/")
-    if "@" in reference:
-        complaints.add(at, f'"{reference}" is pinned to a digest, which no build can promise: name a tag instead')
-    elif not slash or not (first == _LOCAL or "." in first or ":" in first):
-        complaints.add(at, f'"{reference}" names no registry to push to: write registry/{reference}')
-    else:
-        return reference
-    return ""
-
-
-def recipes(manifest: Manifest, building: Building, source: str, images: Iterable[WantedImage]) -> tuple[Recipe, ...]:
-    """Out of what the images are built. Raises InvalidManifest, and click.UsageError where the workspace is missing."""
-    images = tuple(images)
-    if not images:
-        return ()
-    context = _context(manifest, building, source)
-    complaints = _Complaints(manifest)
-    found = []
-    for image in images:
-        dockerfile = context / image.dockerfile
+    def _reference(self, index: int) -> str:
+        """What that component's image is called in full; empty where that is complained about."""
+        field = f"components[{index}].image"
+        if self._spec.components[index].image is None and not self._building.registry:
+            missing = f"{self._source} does not say where images go: set build.registry, as the node's agent has it"
+            return self._complain(field, f"is left out, and {missing}")
         try:
-            text = dockerfile.read_text(errors="replace")
-        except OSError as error:
-            complaints.add(f"build.images.{image.name}", f"{dockerfile} cannot be read: {error.strerror}")
-        else:
-            found.append(Recipe(image, dockerfile, context, bool(_TAKES_VERSION.search(text))))
-    complaints.end()
-    return tuple(found)
+            reference = image_reference(self._spec, index, Defaults(registry=self._building.registry))
+        except InvalidSpec as error:
+            return self._complain(error.field, error.message)
+        if "@" in reference:
+            problem = "is pinned to a digest, which no build can promise: name a tag instead"
+            return self._complain(field, f'"{reference}" {problem}')
+        first, slash, _ = reference.partition("/")
+        if not slash or not (first == _LOCAL or "." in first or ":" in first):
+            return self._complain(field, f'"{reference}" names no registry to push to: write registry/{reference}')
+        return reference
+
+    def _context(self) -> Path:
+        if self._building.workspace is None:
+            raise click.UsageError(
+                f'{self._source} does not say where the sources are: set build.workspace, as in workspace = "~/src"'
+            )
+        workspace = Path(self._building.workspace)
+        if not workspace.is_dir():
+            raise click.UsageError(f"{self._source}: build.workspace: there is no folder {workspace}")
+        field, below = ("path", self._spec.path) if self._spec.path else ("name", self._spec.name)
+        context = workspace / below
+        if Path(below).is_absolute() or ".." in Path(below).parts:
+            self._complain(field, f'"{below}" does not lie below the workspace {workspace}')
+        elif not context.is_dir():
+            advice = ": fetch the sources, or say with `path` where below the workspace they are"
+            self._complain(field, f"there is no folder {context}{'' if self._spec.path else advice}")
+        self._refuse()
+        return context
+
+    def _complain(self, field: str, message: str) -> str:
+        """Notes what is wrong; nothing is what there is instead."""
+        self._problems.append(Problem(self._manifest.source, self._manifest.locate(field), field, message))
+        return ""
+
+    def _refuse(self) -> None:
+        if self._problems:
+            raise InvalidManifest(tuple(sorted(self._problems, key=lambda problem: problem.line)))
 
 
-def _context(manifest: Manifest, building: Building, source: str) -> Path:
-    if building.workspace is None:
-        raise click.UsageError(
-            f'{source} does not say where the sources are: set build.workspace, as in workspace = "~/src"'
-        )
-    workspace = Path(building.workspace)
-    if not workspace.is_dir():
-        raise click.UsageError(f"{source}: build.workspace: there is no folder {workspace}")
-    spec = manifest.spec
-    below = spec.path or spec.name
-    at = "path" if spec.path else "name"
-    complaints = _Complaints(manifest)
-    context = workspace / below
-    if Path(below).is_absolute() or ".." in Path(below).parts:
-        complaints.add(at, f'"{below}" does not lie below the workspace {workspace}')
-    elif not context.is_dir():
-        what = "" if spec.path else ": fetch the sources, or say with `path` where below the workspace they are"
-        complaints.add(at, f"there is no folder {context}{what}")
-    complaints.end()
-    return context
+def _image_name(spec: ServiceSpec, index: int) -> str:
+    """What that component's image is called without registry, tag and digest."""
+    image = spec.components[index].image
+    return derived_image_name(spec, index) if image is None else _NAME.sub("", image)
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from api.errors import Refused
 from api.manifest import InvalidManifest, Manifest, Problem
-from cli.build_plan import Recipe, WantedImage, recipes, wanted
+from cli.build_plan import Plan, Recipe, WantedImage
 from cli.builder import BuildFailed, Podman
 from cli.config import Nodes
 from cli.definitions import required
@@ -124,11 +124,13 @@ async def built(
     """Builds those images of a definition that do not exist; what became of each, or None where it builds none."""
     nodes = Nodes(settings)
     building, source = nodes.building, nodes.source
-    images = wanted(manifest, building, source, component)
+    plan = Plan(manifest, building, source)
+    images = plan.wanted(component)
     if not images:
         return None
     work = Build(output, Podman(building, source, quiet=settings.quiet), how)
-    them = recipes(manifest, building, source, await work.missing(images))
+    missing = await work.missing(images)
+    them = plan.recipes(missing) if missing else ()
     if how.dry_run:
         work.foretell(them)
     else:

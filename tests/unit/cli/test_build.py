@@ -8,7 +8,7 @@ from click import UsageError
 
 from api.errors import Refused
 from api.manifest import InvalidManifest, Manifest, load
-from cli.build_plan import Recipe, WantedImage, recipes, wanted
+from cli.build_plan import Plan, Recipe, WantedImage
 from cli.builder import Podman, Unknown
 from cli.config import Building
 from tests.unit.cli.plane import Mcp
@@ -40,7 +40,8 @@ def shop(*changes: tuple[str, str]) -> Manifest:
 
 
 def references(manifest: Manifest, component: str = "", registry: str = REGISTRY) -> list[str]:
-    return [image.reference for image in wanted(manifest, Building(registry=registry), "mcp.toml", component)]
+    plan = Plan(manifest, Building(registry=registry), "mcp.toml")
+    return [image.reference for image in plan.wanted(component)]
 
 
 def problems(manifest: Manifest, component: str = "", registry: str = REGISTRY) -> list[str]:
@@ -126,7 +127,8 @@ def workspace(tmp_path: Path) -> Path:
 
 def out_of(workspace: Path | None, manifest: Manifest) -> tuple[Recipe, ...]:
     building = Building(workspace=str(workspace) if workspace else None, registry=REGISTRY)
-    return recipes(manifest, building, "mcp.toml", wanted(manifest, building, "mcp.toml"))
+    plan = Plan(manifest, building, "mcp.toml")
+    return plan.recipes(plan.wanted())
 
 
 def test_images_are_built_out_of_the_sources_of_their_service(workspace: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_workspace_that_is_not_there_is_named(workspace: Path) -> None:
         out_of(workspace / "nope", shop())
 
 
-IMAGE = WantedImage("shop", "Dockerfile", f"{REGISTRY}/shop:v1")
+IMAGE = WantedImage("Dockerfile", f"{REGISTRY}/shop:v1")
 
 
 def podman(folder: Path, script: str) -> Podman:
