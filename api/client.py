@@ -1,6 +1,7 @@
 """The typed client: models in, models out, errors of api.errors."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,15 @@ from api.inspection_client import InspectionClient
 from api.service import Change, Container, Event, FieldChange, NodeStatus, PlannedAction, Revision, Service
 from api.spec import ServiceSpec
 from api.wire import definition_to_wire, from_wire
+
+_CAUSE = re.compile(r"last error: [A-Z_]+: (?:ipv4|ipv6|unix):[^ ]+ (?:.*error: )?")
+"""What gRPC says before it says why there is no connection: states of its own, and the address once more."""
+
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""What BoringSSL calls that in gRPC's words."""
+
+RECONNECT_MILLISECONDS = 3000
+"""So long at most until a connection that failed is tried again; by itself gRPC lets two minutes pass."""
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Lists of a thousand services pass the library's own cap of 4 MiB."""
@@ -214,7 +224,10 @@ class Client:
 
 
 def _channel(address: str, ca_file: str | None, certificate: tuple[str, str] | None) -> grpc.aio.Channel:
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
+    ]
     if address.startswith("unix:"):
         # Without it the socket's path would be sent as the authority, percent-encoded.
         return grpc.aio.insecure_channel(address, [*options, ("grpc.default_authority", "localhost")])
@@ -249,6 +262,19 @@ def _watched(message: pb.WatchServicesResponse) -> Watched:
     return Watched(deleted=message.deleted, synced=message.synced)
 
 
+def _silence(address: str, details: str) -> str:
+    """Why there is no connection, of what gRPC says of it."""
+    if _UNTRUSTED in details:
+        why = details.rpartition(_UNTRUSTED)[2].strip(": ").removesuffix(": OK")
+        return (
+            f"what answers at {address} shows a certificate that the CA given for it did not sign, or not for that "
+            f"name: copy the node's CA anew, or mend the address ({why})"
+        )
+    found = _CAUSE.search(details)
+    cause = details[found.end() :] if found else details
+    return f"the agent at {address} does not answer: is mcp-agent running there? ({cause})"
+
+
 def _translate(error: grpc.aio.AioRpcError, address: str) -> errors.McpError:
     trailer = error.trailing_metadata()
     details = error.details() or ""
@@ -259,9 +285,7 @@ def _translate(error: grpc.aio.AioRpcError, address: str) -> errors.McpError:
         return kind(details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return errors.Unreachable(
-                f"the agent at {address} does not answer: is mcp-agent running there? ({details})"
-            )
+            return errors.Unreachable(_silence(address, details))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.Unreachable(f"the agent at {address} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, DRAINED, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
-from api.errors import NotFound, Refused, StaleGeneration
+from api.errors import NotFound, Refused, StaleGeneration, Unreachable
 from api.files import ServiceFile
 from api.resolve import Defaults
 from api.secrecy import shown, with_stored_secrets
@@ -19,6 +19,7 @@ from controller.admission import Admission
 from controller.adoption import Adopter, Wish
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
+from reconcilers.base import Transient
 
 _ALL_EVENTS = 1_000_000
 """More than the registry keeps."""
@@ -251,8 +252,11 @@ class LocalControlPlane:
         return newest[-1].id if newest else 0
 
     async def containers(self) -> tuple[Container, ...]:
-        """Every container on the node, ours or not."""
-        return await self._containers()
+        """Every container on the node, ours or not. Raises Unreachable where the engine does not answer."""
+        try:
+            return await self._containers()
+        except Transient as failure:
+            raise Unreachable(failure.message) from failure
 
     async def node_status(self) -> NodeStatus:
         """The agent and what it depends on."""

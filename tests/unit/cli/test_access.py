@@ -17,7 +17,7 @@ import pytest
 from api.access import Role
 from stack.mcias import Account, Mcias
 from tests.unit.cli.plane import Mcp, Plane
-from tests.unit.controller.auth.served import Served, serving
+from tests.unit.controller.auth.served import Served, client_certificate, serving
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ ca_file = "{served.ca_file}"
 async def test_without_a_login_it_is_said_what_to_do(world: World) -> None:
     ran = await world.mcp("status")
     assert (ran.status, ran.stderr) == (5, "mcp: who are you? Log in with mcp login, or ask for a token\n")
+
+
+async def test_a_node_with_another_ca_is_a_sentence(world: World) -> None:
+    stranger, _ = client_certificate(world.mcp.folder / "stranger", "x")
+    settings = world.mcp.config.read_text()
+    world.mcp.config.write_text(settings.replace(str(world.served.ca_file), str(stranger)))
+    for command in ("list", "whoami"):
+        ran = await world.mcp(command)
+        assert (ran.status, ran.stdout, len(ran.stderr.splitlines())) == (4, "", 1)
+        assert "shows a certificate that the CA given for it did not sign" in ran.stderr
+        assert ran.stderr.endswith("(self signed certificate in certificate chain)\n")
 
 
 async def test_a_login_keeps_a_token_for_its_owner_alone_and_a_logout_ends_it(world: World) -> None:

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import pytest
 
+from api.conditions import Reason
 from api.control_plane import DRAINED, Looked, Watched
 from api.diff import diff
-from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration
+from api.errors import InvalidSpec, NotFound, Refused, StaleGeneration, Unreachable
 from api.files import FileTarget
 from api.resolve import Defaults
 from api.secrecy import MASKED
@@ -19,6 +20,7 @@ from controller.adoption import Adopter
 from controller.control_plane import LocalControlPlane
 from controller.preview import Preview
 from controller.registry import Registry
+from reconcilers.base import Transient
 from tests.unit.controller.adopting import ADMITS, Running
 from tests.unit.controller.recording import RecordingContainers, RecordingPorts
 from tests.unit.controller.registry.conftest import pending
@@ -41,6 +43,7 @@ class Parts:
         )
         self.looked: list[tuple[str, bool]] = []
         self.late: tuple[str, ...] = ()
+        self.away = ""
 
     async def _look(self, service: str, within: float) -> tuple[str, ...]:
         found = await self.registry.service(service)
@@ -49,6 +52,8 @@ class Parts:
         return self.late
 
     async def _containers(self) -> tuple[Container, ...]:
+        if self.away:
+            raise Transient(Reason.ENGINE_UNREACHABLE, self.away)
         return (Container(id="1", name="stranger", image="x:1", state="running", owned=False),)
 
     async def _status(self) -> NodeStatus:
@@ -325,8 +330,11 @@ async def test_events_after_a_number_are_told_first_each_once_and_in_order(
         assert [event.message for event in await take(watch, 1)] == ["new"]
 
 
-async def test_containers_are_the_engines(plane: LocalControlPlane) -> None:
-    assert [container.name for container in await plane.containers()] == ["stranger"]
+async def test_containers_are_the_engines(parts: Parts) -> None:
+    assert [container.name for container in await parts.plane.containers()] == ["stranger"]
+    parts.away = "podman cannot be asked"
+    with pytest.raises(Unreachable, match="podman cannot be asked"):
+        await parts.plane.containers()
 
 
 # Left alone
