@@ -36,6 +36,9 @@ async def show(settings: Settings, *, parts: bool = False) -> int:
     output.table(nodes_table(known, datetime.now(UTC)))
     for part in (part for node in known if parts and node.status for part in node.status.parts):
         output.line(f"{part.name} {'reachable' if part.reachable else 'NOT REACHABLE'}: {part.detail}")
+    for node in (node.status for node in known if parts and node.status):
+        last = f"the last one is of {node.snapshots.taken_at:%Y-%m-%d %H:%M} UTC" if node.snapshots.taken_at else "none"
+        output.line(f"snapshots: {node.snapshots.problem or last}")
     output.document(NodesReport(nodes=known))
     return ExitCode.UNREACHABLE if any(node.error for node in known) else ExitCode.DONE
 

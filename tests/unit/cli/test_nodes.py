@@ -320,7 +320,9 @@ async def test_the_list_of_nodes_says_who_answers(alone: Town) -> None:
     assert [line.split()[0] for line in ran.lines] == ["NODE", "rift", "orion"]
     assert "does not answer" in ran.lines[2]
     assert ran.status == ExitCode.UNREACHABLE
-    assert "podman reachable: 4.3.1" in (await alone("node", "status", "rift")).lines
+    shown = (await alone("node", "status", "rift")).lines
+    assert "podman reachable: 4.3.1" in shown
+    assert shown[-1] == "snapshots: none"
 
 
 async def test_a_drained_node_starts_again_what_was_not_stopped_before(town: Town) -> None:
