@@ -11,7 +11,7 @@ from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from api.fields import (
     AbsolutePath,
@@ -201,17 +201,25 @@ class ComponentSpec(Model):
         _refuse_repeats(f"route of component {self.name}", keys)
         return self
 
-    @model_validator(mode="after")
-    def _secrets_are_told_apart(self) -> Self:
-        set_by_env = Counter(entry.partition("=")[0] for entry in self.env)
-        for name in self.secret_env:
-            if set_by_env[name] != 1:
-                times = "several times" if set_by_env[name] else "not at all"
-                raise ValueError(f'secret_env of component {self.name} names "{name}", which env sets {times}')
-        for name in (target.removeprefix("env:") for target in _targets(self.secrets) if target.startswith("env:")):
-            if name in set_by_env:
-                raise ValueError(f'env and secrets of component {self.name} both set "{name}": keep one of them')
-        return self
+    @field_validator("secret_env")
+    @classmethod
+    def _marks_what_is_set(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        given = _variables(info)
+        for name in names if "env" in info.data else ():
+            if given[name] != 1:
+                raise ValueError(f'names "{name}", which env sets {"several times" if given[name] else "nowhere"}')
+        return names
+
+    @field_validator("secrets")
+    @classmethod
+    def _sets_each_variable_once(cls, entries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        targets = (entry.partition(":")[2] for entry in entries)
+        names = [target.removeprefix("env:") for target in targets if target.startswith("env:")]
+        _refuse_repeats("variable", names)
+        for name in names:
+            if name in _variables(info):
+                raise ValueError(f'sets the variable "{name}", and env does, too: keep one of them')
+        return entries
 
 
 class BuildSpec(Model):
@@ -276,8 +284,9 @@ def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return ()
 
 
-def _targets(secrets: Iterable[str]) -> Iterable[str]:
-    return (entry.partition(":")[2] for entry in secrets)
+def _variables(info: ValidationInfo) -> Counter[str]:
+    """How often `env` sets each variable; it is missing where it is wrong itself."""
+    return Counter(entry.partition("=")[0] for entry in info.data.get("env", ()))
 
 
 def _refuse_repeats(what: str, names: Iterable[str]) -> None:

@@ -78,7 +78,7 @@ components = st.builds(
     pull=st.none() | st.sampled_from(PullPolicy),
     entrypoint=st.none() | lists(texts),
     working_dir=st.none() | st.just("/srv"),
-    secrets=lists(st.sampled_from(["key", "key:/etc/key", "key:env:key"])),
+    secrets=st.lists(st.sampled_from(["key", "key:/etc/key", "key:env:key"]), unique=True).map(tuple),
     labels=st.dictionaries(st.sampled_from(["a", "b c", "d.e"]), texts),
     extra_hosts=lists(st.sampled_from(["a:10.0.0.1", "b:::1"])),
     memory=st.none() | st.sampled_from(["512M", "1.5g", "1048576"]),

@@ -68,9 +68,9 @@ def test_a_difference_says_that_it_changed_and_not_from_what_to_what(new: Servic
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ('secret_env = ["DSN"]', 'secret_env of component web names "DSN", which env sets not at all'),
+        ('secret_env = ["DSN"]', 'components[0].secret_env: names "DSN", which env sets nowhere'),
         ('env = ["DSN=horse", "DSN=horse"]\nsecret_env = ["DSN"]', "which env sets several times"),
-        ('env = ["DSN=horse"]\nsecrets = ["dsn:env:DSN"]', 'env and secrets of component web both set "DSN"'),
+        ('env = ["DSN=horse"]\nsecrets = ["dsn:env:DSN"]', 'components[0].secrets: sets the variable "DSN"'),
         ('secrets = ["dsn:env:A-B"]', 'is not the name of a variable such as "DB_PASSWORD"'),
         ('env = ["1DSN=horse"]', 'the entry is not of the form "KEY=value"'),
         ('env = "DSN=horse"', "must be a list in [ ], not the entry"),

@@ -82,6 +82,8 @@ def test_every_example_of_a_field_is_valid() -> None:
                 '[[components]]\nname = "a"\n' if (title, field) != ("components", "name") else "[[components]]\n"
             )
             head = "" if (title, field) == ("The service", "name") else 'name = "a"\n'
+            if field == "secret_env":
+                line = f'env = ["DB_PASSWORD=x"]\n{line}'
             check = "" if field in ("http", "tcp", "exec") else 'http = "/"\n'
             text = {
                 "The service": f"{head}{line}\n{component}",
