@@ -16,7 +16,7 @@ Interceptors translate; handlers never do. Exit 1 is "failed" or "differs", 2 is
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import grpc
 
@@ -70,10 +70,15 @@ class StaleGeneration(McpError):
 
 
 class NotFound(McpError):
-    """There is no such service."""
+    """There is no such service, or no such part of one."""
 
     code = grpc.StatusCode.NOT_FOUND
     exit_code = ExitCode.REFUSED
+
+    @classmethod
+    def service(cls, name: str, node: str) -> Self:
+        """That there is no such service on that node."""
+        return cls(f'there is no service "{name}" on node {node}: mcp list shows which there are')
 
 
 class Unauthenticated(McpError):

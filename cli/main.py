@@ -90,6 +90,18 @@ class LazyGroup(click.Group):
                     parameter.type = SERVICE
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; for one that is misspelt, its error says which."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            meant = "".join(f" Did you mean {name}?" for name in get_close_matches(args[0], _COMMANDS, n=1))
+            raise click.UsageError(f"{error.message}{meant}", ctx) from error
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing any."""
         with formatter.section("Commands"):

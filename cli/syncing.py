@@ -23,6 +23,8 @@ Found = Sequence[tuple[str, str]]
 async def sync(settings: Settings, *, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
     """Applies the services folder; see `mcp sync --help`."""
     nodes = Nodes(settings)
+    if not nodes.services.is_dir():
+        raise click.UsageError(f"there is no folder {nodes.services}: mcp service new begins a definition in it")
     folder = str(nodes.services)
     status = await apply(settings, [folder], dry_run=dry_run, wait=wait, within=within)
     if not prune:
@@ -53,7 +55,10 @@ def _extra(answers: Sequence[Answer[tuple[Service, ...]]], defined_there: Collec
 async def purge(settings: Settings, *, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
     """Forgets services without definition and container; see `mcp purge --help`."""
     output = Output(settings)
-    written = {name for name, _ in defined(Nodes(settings).services)}
+    folder = Nodes(settings).services
+    written = {name for name, _ in defined(folder)}
+    if not written:
+        raise click.UsageError(f"{folder} holds no definition at all: that says of none that it may be forgotten")
     answers = await ask(settings, lambda client: _idle(client, written))
     unasked, status = failures(output, answers)
     idle = [(answer.node, name) for answer in answers for name in answer.value or ()]

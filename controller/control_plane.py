@@ -203,7 +203,7 @@ class LocalControlPlane:
         """One service. Raises NotFound."""
         service = await self._registry.service(name)
         if service is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+            raise NotFound.service(name, self._node)
         return service
 
     async def services(self) -> tuple[Service, ...]:

@@ -102,7 +102,7 @@ class LocalFiles:
     async def _service(self, name: str) -> Service:
         found = await self._registry.service(name)
         if found is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+            raise NotFound.service(name, self._node)
         return found
 
     async def _check_component(self, target: FileTarget) -> None:

@@ -103,7 +103,7 @@ class LocalInspection:
     async def _service(self, name: str) -> Service:
         service = await self._registry.service(name)
         if service is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+            raise NotFound.service(name, self._node)
         return service
 
 

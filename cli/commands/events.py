@@ -47,7 +47,9 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
             _tell(output, event, several=several)
         last = {event.node: event.id for event in events}
         return await _follow(settings, output, service, last)
-    if output.terminal and not several:
+    if not events:
+        output.line(f"no events of {service}" if service else "no events")
+    elif output.terminal and not several:
         output.page(event_page(events, service))
     else:
         table = events_table(events)

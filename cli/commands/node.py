@@ -74,8 +74,12 @@ async def drain(settings: Settings, name: str, yes: bool, wait: bool, within: fl
     and not started: its agent remembers. `mcp node undrain` starts again what
     this stopped, and nothing that was stopped before; `mcp start` starts one.
     """
+    from dataclasses import replace
+
+    from cli.config import Nodes
     from cli.wish import drain as run
 
+    Nodes(replace(settings, node=name)).name()
     if not yes:
         click.confirm(f"Stop all services of node {name}?", abort=True, err=True)
     return await run(settings, name, active=False, wait=wait, within=within)

@@ -142,14 +142,14 @@ class DesiredState:
     def _existing(self, session: Session, name: str) -> ServiceRow:
         row = self._row(session, name)
         if row is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+            raise NotFound.service(name, self._node)
         return row
 
     def read(self, transaction: Transaction, name: str) -> Service:
         """The service as it is by now. Raises NotFound."""
         service = reading.one(transaction, self._node, name)
         if service is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}')
+            raise NotFound.service(name, self._node)
         return service
 
     def _create(self, session: Session, spec: ServiceSpec, actor: str, now: datetime) -> ServiceRow:

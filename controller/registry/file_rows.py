@@ -180,7 +180,7 @@ class FileRows:
         """The row of a service of which files may be wanted. Raises NotFound, Refused."""
         row = session.get(ServiceRow, (self._node, name), with_for_update=True)
         if row is None:
-            raise NotFound(f'there is no service "{name}" on node {self._node}: apply it first')
+            raise NotFound.service(name, self._node)
         if row.deletion_requested_at is not None:
             raise Refused(f'service "{name}" is being deleted: apply it again once it is gone')
         return row

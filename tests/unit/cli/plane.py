@@ -291,7 +291,7 @@ class Plane:
 
     async def get(self, name: str) -> Service:
         if name not in self.registry:
-            raise NotFound(f'there is no service "{name}" on node {self.node}')
+            raise NotFound.service(name, self.node)
         return self.registry[name]
 
     async def services(self) -> tuple[Service, ...]:

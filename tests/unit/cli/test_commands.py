@@ -7,7 +7,7 @@ import signal
 from contextlib import AsyncExitStack
 
 from api.conditions import ConditionType, Reason, Status
-from api.errors import Refused
+from api.errors import NotFound, Refused
 from api.service import FieldChange
 from tests.unit.cli.plane import Mcp, served
 from tests.unit.cli.test_apply import HELLO, other
@@ -100,7 +100,7 @@ async def test_an_unknown_service_is_refused(mcp: Mcp) -> None:
     for command in (["status"], ["export"], ["delete"], ["watch"]):
         ran = await mcp(*command, "nobody")
         assert (ran.status, ran.stdout) == (5, "")
-        assert ran.stderr == 'mcp: there is no service "nobody" on node rift\n'
+        assert ran.stderr == f"mcp: {NotFound.service('nobody', 'rift').message}\n"
 
 
 async def test_ps_tells_ours_from_foreign_ones_and_shows_no_escape_sequences(mcp: Mcp) -> None:
@@ -192,7 +192,7 @@ async def test_delete_of_one_that_is_unknown_deletes_the_others(mcp: Mcp) -> Non
     await applied(mcp, "hello")
     ran = await mcp("delete", "hello", "nobody")
     assert (ran.status, list(mcp.plane.registry)) == (5, [])
-    assert ran.stderr == 'nobody not deleted on rift: there is no service "nobody" on node rift\n'
+    assert ran.stderr == f"nobody not deleted on rift: {NotFound.service('nobody', 'rift').message}\n"
 
 
 async def test_a_dry_run_of_delete_deletes_nothing(mcp: Mcp) -> None:

@@ -278,7 +278,7 @@ async def test_what_a_rollback_does_not_bring_back_is_named(
 async def test_nobody_is_pushed_to_a_service_that_is_not_there(offline: Mcp, files: PlaneFiles) -> None:
     offline.write("f", "")
     ran = await offline("push", "f", "nobody")
-    assert (ran.status, ran.stderr) == (5, 'mcp: there is no service "nobody" on node rift\n')
+    assert (ran.status, ran.stderr) == (5, f"mcp: {NotFound.service('nobody', 'rift').message}\n")
 
 
 async def test_a_file_is_pulled_whole_or_not_at_all(offline: Mcp, files: PlaneFiles) -> None:

@@ -76,7 +76,7 @@ async def test_to_follow_ends_with_the_service(hello: Mcp) -> None:
 
 async def test_what_cannot_be_shown_is_said_in_one_sentence(hello: Mcp) -> None:
     ran = await hello("logs", "nobody")
-    assert (ran.status, ran.stderr) == (5, 'mcp: there is no service "nobody" on node rift\n')
+    assert (ran.status, ran.stderr) == (5, f"mcp: {NotFound.service('nobody', 'rift').message}\n")
     hello.plane.seen.refusal = NotFound('service "hello" has no component "x", only web, db')
     ran = await hello("logs", "hello/x")
     assert (ran.status, ran.stderr) == (5, 'mcp: service "hello" has no component "x", only web, db\n')

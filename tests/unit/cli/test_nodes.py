@@ -284,6 +284,9 @@ async def test_purge_forgets_what_has_neither_definition_nor_container(town: Tow
     await deployed(town)
     for name in ("hello", "world"):
         (town.folder / f"services/{name}.toml").unlink()
+    empty = await town("purge", "--yes")
+    assert (empty.status, "holds no definition at all" in empty.stderr) == (ExitCode.USAGE, True)
+    define(town, "other", "rift")
     # The plane's engine shows a container of hello alone.
     assert (await town("purge", "--dry-run")).lines == ["orion/world has neither a definition nor a container"]
     assert list(town.orion.registry) == ["world"]

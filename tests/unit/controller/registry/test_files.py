@@ -70,7 +70,7 @@ async def test_a_push_is_kept_and_seen_with_its_service(registry: Registry, chan
 
 
 async def test_who_pushes_where_nothing_is_hears_it(registry: Registry) -> None:
-    with pytest.raises(NotFound, match="apply it first"):
+    with pytest.raises(NotFound, match="there is no service"):
         await push(registry, b"one")
     await registry.apply(spec(), actor="ann")
     await registry.request_deletion("hello", actor="ann")
