@@ -71,10 +71,13 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, Any]) -> AsyncIterator[Served]:
+async def serving(
+    folder: Path, clock: Clock = utc_now, patience: float = 60.0, **sections: dict[str, Any]
+) -> AsyncIterator[Served]:
     """Serves below `folder`, with the sections of settings on top of what every test needs.
 
-    The clock is that of the agent's certificate alone.
+    The clock is that of the agent's certificate alone. `patience` is how many
+    seconds a connection has to greet, and may be idle.
     """
     port = free_port()
     document = {"node": "rift", "state_dir": str(folder), **sections}
@@ -87,9 +90,7 @@ async def serving(folder: Path, clock: Clock = utc_now, **sections: dict[str, An
     ca = EmbeddedCa.open(folder / "ca", "rift", clock)
     tls = make_tls(settings, open_certificate(settings, ca, clock))
     api = settings.api
-    bounds = listen.Bounds(
-        api.max_message_bytes, api.max_streams, api.max_connections, greeting_seconds=1, idle_seconds=1
-    )
+    bounds = listen.Bounds(api.max_message_bytes, api.max_streams, api.max_connections, patience, patience)
     server = await listen.start(plane, seen, files, door, folder / "agent.sock", tls, bounds)
     try:
         yield Served(folder, port, door, registry, plane, seen, files)

@@ -33,7 +33,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 def silent(served: Served) -> socket.socket:
     """Somebody who connects, and says nothing."""
-    return socket.create_connection(("127.0.0.1", served.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", served.port), timeout=15)
 
 
 def greeted(served: Served) -> ssl.SSLSocket:
@@ -101,9 +101,10 @@ def closed_after(open_it: Callable[[Served], socket.socket | Http2], served: Ser
 
 @pytest.mark.parametrize("open_it", [silent, greeted, Http2])
 async def test_who_connects_and_asks_nothing_is_sent_away(
-    served: Served, open_it: Callable[[Served], socket.socket | Http2]
+    tmp_path: Path, open_it: Callable[[Served], socket.socket | Http2]
 ) -> None:
-    assert 0.5 < await asyncio.to_thread(closed_after, open_it, served) < 4
+    async with serving(tmp_path, patience=1) as served:
+        assert 0.5 < await asyncio.to_thread(closed_after, open_it, served) < 10
 
 
 async def test_no_method_waits_for_the_request_of_whoever_is_not_known(served: Served) -> None:
@@ -130,11 +131,9 @@ async def test_a_call_without_a_request_is_refused_though_its_caller_is_known(se
 async def test_there_are_so_many_connections_and_the_socket_has_its_own(tmp_path: Path) -> None:
     async with serving(tmp_path, api={"max_connections": 3}) as served:
         strangers = [silent(served) for _ in range(3)]
-        begun = time.monotonic()
-        assert await asyncio.to_thread(closed_after, silent, served) < 0.5
+        assert await asyncio.to_thread(closed_after, silent, served) < 5
         async with served.local() as client:
             assert await client.services()
-        assert time.monotonic() - begun < 1
         for stranger in strangers:
             stranger.close()
         async with served.client(await served.token()) as client, asyncio.timeout(10):
