@@ -49,7 +49,8 @@ def found(container: Json, image: Json) -> ComponentSpec:
     """
     config, host, made_of = container["Config"], container["HostConfig"], _config(image)
     cmd, entrypoint = _command(container, made_of)
-    env = tuple(_environment(config, made_of))
+    variables = dict(entry.split("=", 1) for entry in _listed(config, model.SECRET_VARIABLES) if "=" in entry)
+    env = tuple(entry for entry in _environment(config, made_of) if entry.partition("=")[0] not in variables)
     privileged = bool(host.get("Privileged"))
     return ComponentSpec.model_construct(
         name=_labels_of(config).get(model.COMPONENT) or container["Name"],
@@ -64,7 +65,7 @@ def found(container: Json, image: Json) -> ComponentSpec:
         working_dir=_unless(config.get("WorkingDir"), made_of.get("WorkingDir") or "/"),
         env=env,
         secret_env=tuple(_marked(config, env)),
-        secrets=tuple(sorted(secret["Name"] for secret in config.get("Secrets") or ())),
+        secrets=secrets_text((secret["Name"] for secret in config.get("Secrets") or ()), variables),
         labels=_labels(config, made_of),
         extra_hosts=tuple(sorted(host.get("ExtraHosts") or ())),
         memory=size_text(host.get("Memory") or 0),
@@ -99,6 +100,11 @@ def volume_text(source: str, destination: str, options: Iterable[str]) -> str:
     """A mount of a host's folder, with those of its options that an inspection tells."""
     kept = sorted(_MOUNT_OPTIONS.intersection(options))
     return ":".join([source, destination, ",".join(kept)] if kept else [source, destination])
+
+
+def secrets_text(files: Iterable[str], variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Secrets of podman's: those that are files, whose paths no inspection tells, and those that are variables."""
+    return tuple(sorted([*files, *(f"{name}:env:{variable}" for variable, name in variables.items())]))
 
 
 def port_text(host: str, host_port: int, container_port: int, protocol: str) -> str:
@@ -192,8 +198,12 @@ def _environment(config: Json, made_of: Json) -> Iterator[str]:
 
 def _marked(config: Json, env: Iterable[str]) -> Iterator[str]:
     """Those of the variables of which its labels say that they are secret."""
-    secret = (_labels_of(config).get(model.SECRET_ENV) or "").split(",")
+    secret = _listed(config, model.SECRET_ENV)
     return (name for name in sorted(entry.partition("=")[0] for entry in env) if name in secret)
+
+
+def _listed(config: Json, label: str) -> list[str]:
+    return str(_labels_of(config).get(label) or "").split(",")
 
 
 def _labels_of(config: Json) -> Mapping[str, str]:

@@ -122,7 +122,7 @@ def request_for(
         },
     }
     asked = service.restarts.get(component.name)
-    secret_env = tuple(sorted(component.secret_env))
+    secret_env, variables = tuple(sorted(component.secret_env)), sorted(component.secret_variables.items())
     # No fields of the engine's: they only tell the container from the one before.
     hashed = {**spec, **({RESTART: asked} if asked else {}), **({MARKS: secret_env} if secret_env else {})}
     fields = tuple((name, _digest(value)[:8]) for name, value in sorted(hashed.items()))
@@ -138,6 +138,7 @@ def request_for(
         model.FIELDS: ",".join(f"{name}={digest}" for name, digest in fields),
         model.ROUTES: ",".join(_served(key, port, inside[key]) for key, port in ports),
         **({model.SECRET_ENV: ",".join(secret_env)} if secret_env else {}),
+        **({model.SECRET_VARIABLES: ",".join(map("=".join, variables))} if variables else {}),
         **({model.SLOT: str(slot)} if slot else {}),
     }
     return ContainerRequest(

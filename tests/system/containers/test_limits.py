@@ -65,7 +65,7 @@ async def test_limits_and_surroundings_are_the_kernels_and_not_just_said(node: N
             working_dir="/www",
             labels={"team": "infra"},
             extra_hosts=["db.example:10.0.0.5", "six.example:fd00::1"],
-            secrets=[secret, f"{secret}:/etc/app.key"],
+            secrets=[secret, f"{secret}:/etc/app.key", f"{secret}:env:APP_KEY"],
         )
     )
     await node.until_ready("alpha")
@@ -85,7 +85,7 @@ async def test_limits_and_surroundings_are_the_kernels_and_not_just_said(node: N
     assert "No space left" in inside(node, "busybox dd if=/dev/zero of=/tmp/x bs=1M count=2 2>&1")
     hosts = inside(node, "cat /etc/hosts").split("\n")
     assert {"10.0.0.5\tdb.example", "fd00::1\tsix.example"} <= set(hosts)
-    assert inside(node, f"cat /run/secrets/{secret} /etc/app.key") == "correct horse" * 2
+    assert inside(node, f"cat /run/secrets/{secret} /etc/app.key; echo -n $APP_KEY") == "correct horse" * 3
     assert "can't fork" in inside(node, "(for i in 0 1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1; do sleep 2 & done) 2>&1")
 
 

@@ -35,6 +35,24 @@ def test_only_what_was_asked_for_differently_is_compared_with_both_values_and_wi
     )
 
 
+def test_a_container_says_itself_which_of_its_variables_nobody_may_see() -> None:
+    before = request(env=["DSN=correct horse", "A=1"], secret_env=["DSN"], secrets=["file", "pw:env:PW"])
+    env = [f"{key}={value}" for key, value in json.loads(before.body)["env"].items()]
+    # As podman does once the container was started.
+    container = made_of(before, {"Env": [*env, "PW=battery staple"], "Secrets": [{"Name": "file"}]})
+    assert differences(before, container, IMAGE) == ()
+    told = {change.path: (change.old, change.new) for change in differences(request(env=["A=2"]), container, IMAGE)}
+    assert told == {
+        "components[task].env.DSN": ('"********"', None),
+        "components[task].env.A": ('"1"', '"2"'),
+        "components[task].secret_env": ('["DSN"]', "[]"),
+        "components[task].secrets": ('["file", "pw:env:PW"]', "[]"),
+    }
+    plain = differences(request(env=["DSN=in the open", "PW=x"]), container, IMAGE)
+    assert "horse" not in str(plain)
+    assert "staple" not in str(plain)
+
+
 def test_another_image_and_what_the_image_gives_as_well() -> None:
     before = request(env=["VERSION=v1.0.0"])
     after = request(image="shop-worker:v9", env=["VERSION=v1.0.0", "A=b"])
@@ -59,7 +77,7 @@ def test_everything_that_can_be_asked_for_is_said_in_the_words_of_a_definition()
         working_dir="/w",
         env=["A=b"],
         secret_env=["A"],
-        secrets=["tok"],
+        secrets=["tok", "tok:env:TOK"],
         labels={"team": "x"},
         extra_hosts=["db:10.0.0.5"],
         memory="64M",
