@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import urllib.request
+from base64 import b64encode
 
 import pytest
 
@@ -30,7 +31,8 @@ def definition() -> ServiceSpec:
         "name": "web",
         "image": images.HELLO,
         "volumes": [],
-        "env": [f"ODD={ODD}", "API_TOKEN=s3cret"],
+        "env": [f"ODD={ODD}", "API_TOKEN=s3cret", "DSN=correct horse"],
+        "secret_env": ["DSN"],
         "labels": {"team": "infra x"},
         "memory": "64M",
         "cpus": 0.5,
@@ -95,6 +97,7 @@ def check(node: Node, service: Service, web: str) -> None:
     said = answers(service, "web", "/cgi-bin/env")
     assert f"ODD={ODD}" in said
     assert "API_TOKEN=s3cret" in said
+    assert "DSN=correct horse" in said
     assert answers(service, "db", "/greeting") == "hi  there\n"
     peer = next(line.partition("=")[2] for line in said.splitlines() if line.startswith("PEER_DB="))
     assert peer.startswith("alpha-db:")
@@ -107,6 +110,13 @@ def check(node: Node, service: Service, web: str) -> None:
     assert found["EffectiveCaps"] in ([], None)
 
 
+def make_secret(node: Node, name: str, content: str) -> None:
+    """As `podman secret create` does."""
+    path = node.folder / name
+    path.write_text(content)
+    node.podman("secret", "create", name, str(path))
+
+
 async def test_quadlet_units_run_the_service(node: Node) -> None:
     service, found = await exported(node, ExportFormat.QUADLET)
     units = {file.name: quadlet.parse(file.content) for file in found.files}
@@ -115,6 +125,7 @@ async def test_quadlet_units_run_the_service(node: Node) -> None:
     assert units["alpha-web.container"].all("Unit", "Requires") == ["alpha-db.service"]
     named = {network: f"systemd-{network.removesuffix('.network')}"}
     await make_network(node, *named.values())
+    make_secret(node, "alpha-web-dsn", "correct horse")
     try:
         for name in ("alpha-db.container", "alpha-web.container"):
             before = [quadlet.words(line) for line in units[name].all("Service", "ExecStartPre")]
@@ -125,8 +136,10 @@ async def test_quadlet_units_run_the_service(node: Node) -> None:
         assert node.inspect("alpha-web", '{{index .Config.Labels "team"}}') == "infra x"
     finally:
         node.podman("rm", "--force", "--time", "0", "--ignore", "alpha-web", "alpha-db")
+        node.podman("secret", "rm", "alpha-web-dsn")
         node.podman("network", "rm", "--force", *named.values())
     assert any("API_TOKEN" in warning for warning in found.warnings)
+    assert any("podman secret create alpha-web-dsn -" in warning for warning in found.warnings)
     assert any("mc-proxy has to be told" in warning for warning in found.warnings)
 
 
@@ -138,10 +151,13 @@ async def test_podman_kube_plays_the_service(node: Node) -> None:
     path.write_text(file.content)
     network = service.spec.components[0].network or node.network
     await make_network(node, network)
+    # podman 4.3 reads this alone, and what its own kube play of a Secret writes only since 4.4.
+    make_secret(node, "alpha-web", json.dumps({"DSN": b64encode(b"correct horse").decode()}))
     try:
         node.podman("kube", "play", "--network", network, str(path))
         check(node, service, "alpha-web-web")
     finally:
         node.podman("kube", "down", str(path))
+        node.podman("secret", "rm", "alpha-web")
         node.podman("network", "rm", "--force", network)
     assert any("depends_on" in warning for warning in found.warnings)

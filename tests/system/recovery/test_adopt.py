@@ -7,6 +7,7 @@ import pytest
 
 from api.conditions import ConditionType, Reason
 from api.manifest import dump, load
+from api.secrecy import shown
 from api.service import Change, Service
 from api.spec import ServiceSpec
 from stack import images
@@ -60,11 +61,15 @@ async def test_what_a_lost_registry_left_is_defined_again_as_it_was(rig: Rig) ->
         "routes": [rig.route(), rig.route(name="admin", hostname=f"admin.{rig.hostname}")],
         "volumes": [f"{root}/z:/z", f"{root}/a:/a:ro"],
         "cmd": ["/bin/sh", "-c", "httpd -f -p 0.0.0.0:$PORT_ADMIN -h /www & exec httpd -f -p 0.0.0.0:$PORT -h /www"],
-        "env": ["COLOUR=red"],
+        "env": ["COLOUR=red", "DSN=correct horse"],
+        "secret_env": ["DSN"],
+        "secrets": [f"{rig.name}:env:PIN"],
         "memory": "64M",
         "tmpfs": ["/scratch:size=1M"],
         "labels": {"team": "x"},
     }
+    (secret := rig.host.layout.root / "secret").write_text("battery staple")
+    rig.podman.run("secret", "create", rig.name, secret)
     for folder in ("z", "a"):
         make(f"{root}/{folder}")
     spec = ServiceSpec.model_validate(
@@ -86,7 +91,8 @@ async def test_what_a_lost_registry_left_is_defined_again_as_it_was(rig: Rig) ->
     written = load(file.read_bytes(), "adopted.toml").spec
     assert written == load(dry.stdout, "dry").spec
     # In the order of the names, and otherwise as it was applied.
-    assert sorted(written.components, key=repr) == sorted(spec.components, key=repr)
+    assert sorted(written.components, key=repr) == sorted(shown(spec).components, key=repr)
+    assert not any(word in file.read_text() + dry.stdout for word in ("horse", "staple"))
     await is_as_defined(rig, written)
     assert load(rig.host.mcp("export", rig.name).stdout, "export").spec == written
     assert (born(rig, *names), rig.answers()) == (before, True)
