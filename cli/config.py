@@ -15,6 +15,9 @@ from api.manifest import InvalidManifest, read
 from api.model import Model
 from cli.options import Settings, seconds
 
+DEFAULT_NODE = "MCP_DEFAULT_NODE"
+"""The variable that goes before `defaults.node`; MCP_NODE is on which node an agent, or a container of its, runs."""
+
 
 def _time(value: str) -> str:
     seconds(value)
@@ -157,8 +160,8 @@ class Nodes:
             return ""
         asked = self._settings.node
         if asked and wanted and asked != wanted:
-            raise click.UsageError(f'the definition is for node "{wanted}", but --node or MCP_NODE says "{asked}"')
-        name = asked or wanted or self._config.defaults.node
+            raise click.UsageError(f'the definition is for node "{wanted}", but --node says "{asked}"')
+        name = asked or wanted or os.environ.get(DEFAULT_NODE) or self._config.defaults.node
         if name is None and len(self._config.nodes) == 1:
             name = next(iter(self._config.nodes))
         if name is not None and name not in self._config.nodes:

@@ -108,7 +108,7 @@ LOCAL = click.Path(readable=False)
 """A file on this machine: the shell completes it, the command says what is wrong with it."""
 
 _COMMON = (
-    click.option("--node", metavar="NAME", envvar="MCP_NODE", show_envvar=True, help="Ask this node of mcp.toml."),
+    click.option("--node", metavar="NAME", help="Ask this node of mcp.toml."),
     click.option("--address", metavar="ADDR", help="Ask the agent at unix:///path or host:port; mcp.toml is not read."),
     click.option(
         "--config",

@@ -62,7 +62,7 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "status": (reports.StatusReport, reports.ServiceReport),
     "stop": (reports.ApplyReport,),
     "suspend": (reports.LookedServices,),
-    "sync": (reports.ApplyReport, reports.SyncReport),
+    "sync": (reports.SyncReport,),
     "token create": (reports.MadeTokenReport,),
     "token list": (reports.TokensReport,),
     "token revoke": (reports.TokensReport,),
@@ -88,14 +88,14 @@ The first of these that exists is read: `--config FILE`, `$MCP_CONFIG`, `$XDG_CO
 (`~/.config/mcp/mcp.toml`), `/srv/mcp/mcp.toml`, `/etc/mcp/mcp.toml`. [deploy/mcp.toml](../../deploy/mcp.toml) is a
 commented example.
 
-What an option says, or else the environment (`MCP_NODE`, `MCP_OUTPUT`, `MCP_TIMEOUT`, `MCP_WAIT`), or else `[defaults]`
-in mcp.toml, or else what is built in: that is what a command goes by. `MCP_NODE` is as `--node`, for all commands of a
-shell; `defaults.node` is for what names no node.
+What an option says, or else the environment (`MCP_OUTPUT`, `MCP_TIMEOUT`, `MCP_WAIT`), or else `[defaults]` in
+mcp.toml, or else what is built in: that is what a command goes by.
 
-Which node is asked about a definition: `--node`, else the definition's `node`, else `defaults.node`, else the only one
-there is. A command about a service takes the node from its definition in the services folder; where there is none, it
-is the node whose agent knows the service. A list without `--node` is of all nodes. With `--address` that agent is
-asked, and no settings are read.
+Which node is asked about a definition: `--node`, else the definition's `node`, else `$MCP_DEFAULT_NODE`, else
+`defaults.node`, else the only one there is. A command about a service takes the node from its definition in the
+services folder; where there is none, it is the node whose agent knows the service. Several services go each to its
+own node, side by side. A list without `--node` is of all nodes. With `--address` that agent is asked, and no settings
+are read.
 
 The services folder holds one definition a service, `<service>.toml`: `mcp service new` begins one, `mcp deploy`, `mcp
 sync` and `mcp start` apply them, `mcp stop`, `mcp start` and `mcp undeploy` write `active` there and leave all else,

@@ -47,12 +47,17 @@ def test_the_commented_example_is_read_and_sets_every_field() -> None:
         assert place in content
 
 
-def test_a_node_is_chosen_by_flag_then_definition_then_default_then_being_the_only_one(path: Path) -> None:
+def test_a_node_is_chosen_by_flag_then_definition_then_default_then_being_the_only_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Nodes(settings(path, node="orion")).name() == "orion"
     assert Nodes(settings(path)).name("orion") == "orion"
     path.write_text(f'[defaults]\nnode = "rift"\n{TWO}')
     assert Nodes(settings(path)).name() == "rift"
     assert Nodes(settings(path, node="orion")).name() == "orion"
+    monkeypatch.setenv("MCP_DEFAULT_NODE", "orion")
+    assert (Nodes(settings(path)).name(), Nodes(settings(path)).name("rift")) == ("orion", "rift")
+    monkeypatch.delenv("MCP_DEFAULT_NODE")
     path.write_text(TWO.split("[nodes.orion]", maxsplit=1)[0])
     assert Nodes(settings(path)).choose().address == "unix:///run/mcp/agent.sock"
 
@@ -71,7 +76,7 @@ def test_an_address_needs_no_settings() -> None:
 @pytest.mark.parametrize(
     ("node", "wanted", "message"),
     [
-        ("rift", "orion", 'the definition is for node "orion", but --node or MCP_NODE says "rift"'),
+        ("rift", "orion", 'the definition is for node "orion", but --node says "rift"'),
         (None, None, "several nodes and no defaults.node"),
         ("vega", None, 'knows no node "vega", only rift, orion'),
     ],
