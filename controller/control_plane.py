@@ -169,12 +169,14 @@ class LocalControlPlane:
             brought = {one.reference: one.digest for one in reversed(await self._registry.pulled_images())}
             running = {one.image: one.digest for one in service.components if one.digest}
             spec = wishes.rerun(revision, self._defaults, brought | running)
+            note = f"rolled back to generation {revision.generation}"
+            if spec.active and await self._drained(name):
+                spec, note = spec.model_copy(update={"active": False}), DRAINED
             if dry_run:
                 restored = await self._registry.files.restorable(name, revision.generation)
                 planned = await self._dry_apply(spec, files=restored.files)
                 return replace(planned, notes=restored.notes(revision.generation))
             await self._admission.admit(spec)
-            note = f"rolled back to generation {revision.generation}"
             after, change, restored = await self._registry.roll_back(spec, revision.generation, actor=actor, note=note)
             fields = diff(service.spec, spec)
             return Applied(after, change, fields, notes=restored.notes(revision.generation))

@@ -396,6 +396,16 @@ async def test_what_is_applied_to_a_drained_node_is_stored_and_waits_until_it_is
     assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active, "a person stopped it, not its node"
 
 
+async def test_a_rollback_starts_nothing_on_a_drained_node(plane: LocalControlPlane) -> None:
+    await plane.apply(spec(version="v1"), actor="ann")
+    await plane.apply(spec(version="v2"), actor="ann")
+    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    assert not (await plane.rollback("hello", 1, actor="ann", dry_run=True)).service.spec.active
+    back = await plane.rollback("hello", 1, actor="ann")
+    assert ([field.path for field in back.fields], back.service.spec.active) == (["components[web].image"], False)
+    assert (await plane.revisions("hello"))[-1].note == DRAINED
+
+
 async def test_a_rollback_applies_an_earlier_revision_and_says_so(plane: LocalControlPlane) -> None:
     await plane.apply(spec(version="v1"), actor="ann")
     await plane.apply(spec(version="v2"), actor="ann")
