@@ -73,6 +73,7 @@ async def cli(
     They run on as they are: those that MCP made when its registry was another
     one, and those that somebody made by hand. The next change of the definition
     replaces them as ever. What podman does not tell of them stands in comments.
+    Where no definition says on which node they are, all are asked.
     """
     from cli.connect import connected
     from cli.output import Output
