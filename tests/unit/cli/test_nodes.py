@@ -260,7 +260,10 @@ async def test_sync_applies_all_and_prunes_what_has_no_definition(town: Town) ->
     ran = await town("sync", "--prune", stdin="n\n")
     assert "Take 1 away?" in ran.stderr
     assert list(town.orion.registry) == ["world", "more"]
-    assert (await town("sync", "--prune", "--yes")).status == 0
+    done = await town("sync", "--prune", "--yes", "-o", "json")
+    report = json.loads(done.stdout)
+    assert (done.status, report["pruned"]) == (0, ["orion/world"])
+    assert [(one["node"], one["name"]) for one in report["services"]] == [("rift", "hello"), ("orion", "more")]
     assert (list(town.plane.registry), list(town.orion.registry)) == (["hello"], ["more"])
 
 
@@ -303,6 +306,10 @@ async def test_nodes_are_added_and_removed_with_comments_kept(town: Town) -> Non
     assert tomllib.loads(text)["nodes"]["vega"] == {"address": "vega.example:9444", "ca_file": "ca.pem"}
     assert (await town("node", "remove", "vega")).status == 0
     assert town.config.read_text().strip() == TOML.format(folder=town.folder).strip()
+    town.config.write_text(f'[defaults]\nnode = "orion"\nwait = false\n{text}')
+    assert (await town("node", "remove", "orion")).status == 0
+    assert tomllib.loads(town.config.read_text())["defaults"] == {"wait": False}
+    town.config.write_text(TOML.format(folder=town.folder))
     for arguments, words in (
         (("add", "rift", "x:1"), "has a node rift already"),
         (("add", "vega", "nowhere"), "is not an address"),
