@@ -155,6 +155,8 @@ async def test_what_is_marked_as_secret_is_in_nothing_that_the_agent_says(rig: R
     async with grpc.aio.insecure_channel(f"unix://{rig.host.agent_socket}") as channel:
         for path, fields in asked:
             said.append((path, await answers(channel, path, fields)))
+            if path.endswith("PushFile"):
+                await rig.until(lambda s: any(file.laid for file in s.files))
             if path.endswith("ApplyService") and len(said) == 1:
                 await rig.until(lambda s: s.generation == 2 and any(c.generation == 2 for c in s.components))
     await rig.until_gone()
