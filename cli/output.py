@@ -145,7 +145,9 @@ def _yaml(report: BaseModel) -> str:
 class Output:
     """Where a command's results go, as its options ask for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, parts: list[BaseModel] | None = None) -> None:
+        """`parts` takes up whole results instead of their being printed, where a command is a part of another."""
+        self._parts = parts
         self.yaml = settings.output == "yaml"
         self.json = settings.output in ("json", "yaml")
         """Whether a program reads it."""
@@ -204,7 +206,9 @@ class Output:
 
     def document(self, report: BaseModel) -> None:
         """The whole result, for programs."""
-        if self.json and not self.quiet:
+        if self._parts is not None:
+            self._parts.append(report)
+        elif self.json and not self.quiet:
             click.echo(_yaml(report) if self.yaml else report.model_dump_json(indent=2), nl=not self.yaml)
 
     def json_line(self, report: BaseModel) -> None:

@@ -245,11 +245,13 @@ class DefinitionReport(Model):
     spec: ServiceSpec
 
 
-class SyncReport(Model):
-    """`mcp sync` prints this behind what `mcp apply` prints, where it took services away."""
+class SyncReport(ApplyReport):
+    """`mcp sync`"""
 
-    pruned: tuple[str, ...]
-    unasked: tuple[Unasked, ...] = ()
+    images: tuple[BuiltImage, ...] = ()
+    """With --build."""
+    pruned: tuple[str, ...] = ()
+    """With --prune, as NODE/SERVICE."""
 
 
 class PurgeReport(Model):

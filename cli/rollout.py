@@ -148,10 +148,17 @@ async def diff(settings: Settings, files: Iterable[str]) -> int:
 
 
 async def apply(
-    settings: Settings, files: Iterable[str], *, dry_run: bool, wait: bool, within: float, component: str = ""
+    settings: Settings,
+    files: Iterable[str],
+    *,
+    dry_run: bool,
+    wait: bool,
+    within: float,
+    component: str = "",
+    output: Output | None = None,
 ) -> int:
     """Makes definitions the desired state, then waits for them; see `mcp apply --help`."""
-    output = Output(settings)
+    output = output or Output(settings)
     async with wishes(settings, files, component) as them:
         if dry_run:
             return await plan(output, them)

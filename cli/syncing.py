@@ -1,18 +1,21 @@
 """What `mcp sync` and `mcp purge` do, once their options are read."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import click
+from pydantic import BaseModel
 
 from api.client import Client
+from api.manifest import Manifest
 from api.service import Service
+from cli.building import How, built
 from cli.config import Nodes
 from cli.connect import Answer, ask, failures
 from cli.definitions import defined
 from cli.options import Settings
 from cli.output import Output
 from cli.removal import remove
-from cli.reports import PurgeReport, SyncReport
+from cli.reports import ApplyReport, BuiltImage, PurgeReport, SyncReport, Unasked
 from cli.rollout import apply, node_for
 from cli.sources import manifests
 
@@ -20,27 +23,51 @@ Found = Sequence[tuple[str, str]]
 """Node and service."""
 
 
-async def sync(settings: Settings, *, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
+async def sync(
+    settings: Settings, *, build: bool, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float
+) -> int:
     """Applies the services folder; see `mcp sync --help`."""
     nodes = Nodes(settings)
     if not nodes.services.is_dir():
         raise click.UsageError(f"there is no folder {nodes.services}: mcp service new begins a definition in it")
-    folder = str(nodes.services)
-    status = await apply(settings, [folder], dry_run=dry_run, wait=wait, within=within)
-    if not prune:
-        return status
+    folder = [str(nodes.services)]
+    parts: list[BaseModel] = []
+    output = Output(settings, parts)
+    images = await _build(settings, output, manifests(folder), dry_run=dry_run) if build else ()
+    status = await apply(settings, folder, dry_run=dry_run, wait=wait, within=within, output=output)
+    (applied,) = (part for part in parts if isinstance(part, ApplyReport))
+    report = SyncReport(**dict(applied), images=images)
+    if prune:
+        found = {(node_for(nodes, manifest), manifest.spec.name) for manifest in manifests(folder)}
+        pruned, unasked, failed = await _prune(settings, found, yes=yes, dry_run=dry_run, wait=wait, within=within)
+        report = report.model_copy(update={"pruned": pruned, "unasked": (*report.unasked, *unasked)})
+        status = max(status, failed)
+    Output(settings).document(report)
+    return status
+
+
+async def _build(
+    settings: Settings, output: Output, them: Iterable[Manifest], *, dry_run: bool
+) -> tuple[BuiltImage, ...]:
+    images: list[BuiltImage] = []
+    for manifest in them:
+        images += await built(settings, output, manifest, "", How(dry_run=dry_run)) or ()
+    return tuple(images)
+
+
+async def _prune(
+    settings: Settings, found: Collection[tuple[str, str]], *, yes: bool, dry_run: bool, wait: bool, within: float
+) -> tuple[tuple[str, ...], tuple[Unasked, ...], int]:
+    """What was taken away, or would be; the nodes that were not asked; and the exit status."""
     output = Output(settings)
-    found = {(node_for(nodes, manifest), manifest.spec.name) for manifest in manifests([folder])}
     answers = await ask(settings, lambda client: client.services(), alone=False)
     extra = _extra(answers, found)
     _list(output, extra, "has no definition in the services folder")
-    unasked, unpruned = failures(output, answers, "not pruned")
-    status = max(status, unpruned)
+    unasked, status = failures(output, answers, "not pruned")
     if extra and not dry_run:
         _confirm(f"Take {len(extra)} away?", yes=yes)
         status = max(status, await _remove(settings, extra, wait=wait, within=within))
-    output.document(SyncReport(pruned=tuple(f"{node}/{name}" for node, name in extra), unasked=unasked))
-    return status
+    return tuple(f"{node}/{name}" for node, name in extra), unasked, status
 
 
 def _extra(answers: Sequence[Answer[tuple[Service, ...]]], defined_there: Collection[tuple[str, str]]) -> Found:

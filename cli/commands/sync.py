@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sync")
+@click.option("--build", is_flag=True, help="First build and push those of all their images that do not exist.")
 @click.option(
     "--prune", is_flag=True, help="Take away services that have no definition in the folder; lists them first."
 )
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 @options.wait
 @options.timeout
 @options.command
-async def cli(settings: Settings, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
+async def cli(settings: Settings, build: bool, prune: bool, yes: bool, dry_run: bool, wait: bool, within: float) -> int:
     """Apply all definitions of the services folder, each on its node.
 
     All are read and checked before the first is handed over. A node that is
-    down is told and holds up no other. An empty folder prunes nothing.
+    down is told and holds up no other. An empty folder prunes nothing. With
+    --build nothing is applied where a build fails.
     """
     from cli.syncing import sync
 
-    return await sync(settings, prune=prune, yes=yes, dry_run=dry_run, wait=wait, within=within)
+    return await sync(settings, build=build, prune=prune, yes=yes, dry_run=dry_run, wait=wait, within=within)

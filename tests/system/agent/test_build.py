@@ -150,7 +150,9 @@ def test_deploying_builds_what_is_missing_and_the_node_pulls_it(
     stdout, _ = workstation.mcp("deploy", "shop", "--build")
     assert stdout.startswith(f"{reference} built and pushed in ")
     assert host.fetch(f"shop.svc.{ZONE}") == "shop v1\n"
-    assert workstation.mcp("deploy", "shop", "--build") == (f"{reference} exists already\nshop unchanged\n", "")
+    for command in (["deploy", "shop"], ["sync"]):
+        stdout, _ = workstation.mcp(*command, "--build")
+        assert stdout.startswith(f"{reference} exists already\nshop unchanged\n")
     workstation.mcp("undeploy", "shop")
 
 
