@@ -22,7 +22,7 @@ from cli.progress import Progress, Track
 from cli.reports import Unasked
 from cli.wait import End, Follower, Goal, Settled, following, settle
 
-_ABOUT_ONE = (InvalidSpec, Refused, StaleGeneration, NotFound)
+ABOUT_ONE = (InvalidSpec, Refused, StaleGeneration, NotFound)
 """What is wrong with one wish; all else is wrong with its node, and keeps that one's other wishes from being done."""
 
 
@@ -154,7 +154,7 @@ class Handover(ABC, Generic[A]):
         started = time.monotonic()
         try:
             course.answer = answer = await course.errand.submit()
-        except _ABOUT_ONE as error:
+        except ABOUT_ONE as error:
             course.error = error
             return
         self.tell_answer(course, answer)

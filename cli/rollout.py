@@ -12,7 +12,7 @@ from api.manifest import InvalidManifest, Manifest, Problem
 from api.service import Change, Service
 from cli.config import Nodes, UnknownNode
 from cli.connect import clients
-from cli.handover import Course, Errand, Handover, label, undone
+from cli.handover import ABOUT_ONE, Course, Errand, Handover, label, undone
 from cli.options import Settings, duration
 from cli.output import Output
 from cli.progress import Track
@@ -22,6 +22,7 @@ from cli.views import action_lines, field_line
 from cli.wait import End, Goal, Settled, applied
 
 _CONCURRENT_CHECKS = 8
+"""Of one node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,19 @@ async def check_all(them: Sequence[Wish]) -> tuple[list[Course[Applied]], list[A
 
     Raises InvalidManifest with all that any agent refuses: then nothing is changed anywhere.
     """
-    room = asyncio.Semaphore(_CONCURRENT_CHECKS)
+    rooms = {wish.node: asyncio.Semaphore(_CONCURRENT_CHECKS) for wish in them}
+    silent: dict[str, McpError] = {}
 
     async def check(wish: Wish) -> Applied | McpError:
-        async with room:
+        async with rooms[wish.node]:
+            if wish.node in silent:
+                return silent[wish.node]
             try:
                 return await wish.check()
             except McpError as error:
+                if not isinstance(error, ABOUT_ONE):
+                    # Whoever lets one call run out of time is not asked for each of a hundred.
+                    silent[wish.node] = error
                 return error
 
     answers = await asyncio.gather(*map(check, them))
