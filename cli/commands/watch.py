@@ -9,9 +9,9 @@ import click
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
-    from api.errors import McpError
+    from api.client import Client
     from cli.options import Settings
     from cli.output import Output
     from cli.wait import Follower
@@ -26,70 +26,75 @@ async def cli(settings: Settings, service: str | None) -> int:
     A live table on a terminal; a line for each change in a pipe. A node that is
     down holds up no other, and is followed as soon as it answers.
     """
-    from contextlib import AsyncExitStack
-
     from cli.config import Nodes
-    from cli.connect import ask, away, clients, failures, follow_each, placed, services_of
+    from cli.connect import ask, away, clients, follow_each, placed, services_of
     from cli.output import Output
-    from cli.wait import AWAY, following
+    from cli.wait import following
 
     output = Output(settings)
     if service is not None:
         settings = await placed(settings, service)
-    answers = await ask(settings, lambda client: services_of(client, service))
-    several = len(answers) > 1
-    live = output.terminal and not output.silent
-    # What is away comes back; what refuses does not.
-    refusing = [answer for answer in answers if answer.error and not isinstance(answer.error, AWAY)]
-    _, status = failures(output, refusing)
-    followers: dict[str, Follower] = {}
-    async with clients(Nodes(settings)) as to, AsyncExitStack() as stack:
-        for node in (answer.node for answer in answers if answer not in refusing):
-            lost = _seen if live else away(output, node if several else "")
-            wanted = [service] if service else []
-            followers[node] = await stack.enter_async_context(following(to(node), wanted, lost))
-        if live:
-            return await _live(output, followers)
+    nodes = Nodes(settings)
+    names = nodes.every()
+    wanted = [service] if service else []
+    several = len(names) > 1
+    if not several:
+        # Whoever asks one node for what is not there need not wait for it.
+        await ask(settings, lambda client: services_of(client, service))
+    async with clients(nodes) as to:
+        if output.terminal and not output.silent:
+            return await _live(output, names, to, wanted)
 
         async def follow(node: str) -> None:
-            await _lines(output, followers[node], node, several=several)
+            async with following(to(node), wanted, away(output, node if several else "")) as follower:
+                await _lines(output, follower, node, several=several)
 
-        return max(status, await follow_each(output, followers, follow))
-
-
-def _seen(_: McpError) -> None:
-    """The picture says it."""
+        return await follow_each(output, names, follow)
 
 
-async def _live(output: Output, followers: Mapping[str, Follower]) -> int:
+async def _live(output: Output, names: Sequence[str], to: Callable[[str], Client], wanted: Sequence[str]) -> int:
+    import asyncio
     from datetime import UTC, datetime
 
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    from cli.connect import follow_each
+    from api.errors import McpError
+    from cli.connect import Answer, failures
     from cli.output import printable
     from cli.views import is_ready, services_table
+    from cli.wait import following
 
+    followers: dict[str, Follower] = {}
+    refused: dict[str, McpError] = {}
     console = output.console()
 
     def picture() -> Group:
-        found = [service for follower in followers.values() for service in follower.services.values()]
-        notes = [Text(printable(one.away), style="red") for one in followers.values() if one.away]
+        found = [service for follower in list(followers.values()) for service in list(follower.services.values())]
+        # Drawn by another thread than the one that fills them.
+        away = [f"{node or 'mcp'}: {follower.away}" for node, follower in list(followers.items()) if follower.away]
+        away += [f"{node or 'mcp'}: {error.message}" for node, error in list(refused.items())]
+        notes = [Text(printable(note), style="red") for note in away]
         # Where there are more than lines, those that are not ready are what one wants to see.
         crowded = len(found) > console.height - len(notes) - 1
         found.sort(key=lambda service: (crowded and is_ready(service), service.name, service.node))
-        table = services_table(found, datetime.now(UTC), nodes=len(followers) > 1)
+        table = services_table(found, datetime.now(UTC), nodes=len(names) > 1)
         shown, rest = table.first(console.height - len(notes))
         return Group(*notes, *([Text(rest, style="dim")] if rest else ()), shown.rich())
 
     async def take_in(node: str) -> None:
-        async for _ in followers[node].changes():
-            pass
+        try:
+            async with following(to(node), wanted, lambda _: None) as followers[node]:
+                async for _ in followers[node].changes():
+                    pass
+        except McpError as error:
+            refused[node] = error
 
     with Live(get_renderable=picture, console=console, screen=True, refresh_per_second=4):
-        return await follow_each(output, followers, take_in)
+        await asyncio.gather(*map(take_in, names))
+    _, status = failures(output, [Answer(node, error=error) for node, error in refused.items()])
+    return status
 
 
 async def _lines(output: Output, follower: Follower, node: str, *, several: bool) -> None:
