@@ -28,6 +28,9 @@ Goal = Callable[[Service | None], tuple[Convergence, str]]
 AWAY = (Unreachable, RegistryUnavailable)
 """What is over once the agent is back."""
 
+_SNAPSHOT_SECONDS = 10.0
+"""So long an agent may take to tell what there is; then it is as if it did not answer."""
+
 Lost = Callable[[McpError], None]
 """Is told, once each time, that an agent cannot be heard any more."""
 
@@ -92,12 +95,15 @@ class Follower:
         before = self.services
         self.services = {}
         try:
-            async for watched in stream:
-                self._take(watched)
-                if watched.synced:
-                    break
-        except BaseException:
+            async with asyncio.timeout(_SNAPSHOT_SECONDS):
+                async for watched in stream:
+                    self._take(watched)
+                    if watched.synced:
+                        break
+        except BaseException as error:
             self.services = before | self.services
+            if isinstance(error, TimeoutError):
+                raise Unreachable(f"the agent at {self.client.address} did not answer in time") from error
             raise
         self.away = ""
         for name in before.keys() - self.services.keys():
