@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api.client import Client
 from api.control_plane import Deleted
-from api.errors import McpError
+from api.errors import McpError, NotFound
 from cli.config import Nodes
 from cli.connect import ask_each, clients, failures, places
 from cli.handover import Course, Handover
@@ -22,7 +22,17 @@ async def delete(settings: Settings, names: Sequence[str], *, dry_run: bool, wai
     if dry_run:
         return await _plan(settings, names)
     names = list(dict.fromkeys(names))
+    if len(names) > 1:
+        await _refuse_unknown(settings, names)
     return await remove(settings, (await places(settings, names)).items(), wait=wait, within=within)
+
+
+async def _refuse_unknown(settings: Settings, names: Sequence[str]) -> None:
+    """Whoever misspells one of several may have meant another one of them, too. Raises NotFound."""
+    answers = await ask_each(settings, names, lambda client, name: client.get(name))
+    unknown = [answer.error.message for answer in answers if isinstance(answer.error, NotFound)]
+    if unknown:
+        raise NotFound("\n".join(["nothing was deleted:", *unknown]))
 
 
 async def _plan(settings: Settings, names: Sequence[str]) -> int:

@@ -188,11 +188,11 @@ async def test_delete_waits_until_all_is_gone(mcp: Mcp) -> None:
     assert mcp.plane.registry == {}
 
 
-async def test_delete_of_one_that_is_unknown_deletes_the_others(mcp: Mcp) -> None:
+async def test_delete_of_one_that_is_unknown_deletes_nothing(mcp: Mcp) -> None:
     await applied(mcp, "hello")
     ran = await mcp("delete", "hello", "nobody")
-    assert (ran.status, list(mcp.plane.registry)) == (5, [])
-    assert ran.stderr == f"nobody not deleted on rift: {NotFound.service('nobody', 'rift').message}\n"
+    assert (ran.status, list(mcp.plane.registry)) == (5, ["hello"])
+    assert ran.stderr == f"mcp: nothing was deleted:\n{NotFound.service('nobody', 'rift').message}\n"
 
 
 async def test_a_dry_run_of_delete_deletes_nothing(mcp: Mcp) -> None:

@@ -110,7 +110,6 @@ async def test_each_service_that_is_named_is_seen_to_on_its_own_node(town: Town)
         ("suspend", "not suspended"),
         ("resume", "not resumed"),
         ("reconcile", "not looked at"),
-        ("delete", "not deleted"),
     ],
 )
 async def test_those_of_a_node_that_is_down_are_told_and_the_others_are_done(
@@ -132,6 +131,18 @@ async def test_those_of_a_node_that_is_down_are_told_and_the_others_are_done(
         ("nobody", ""),
     ]
     assert (ran.status, len(report["services"])) == (ExitCode.REFUSED, 1)
+
+
+async def test_of_several_that_are_to_go_those_of_a_node_that_is_down_are_told(alone: Town) -> None:
+    for name, node in (("hello", "rift"), ("world", "orion")):
+        define(alone, name, node)
+    await alone("deploy", "hello")
+    ran = await alone("delete", "world", "hello", "nobody")
+    assert (ran.status, list(alone.plane.registry)) == (ExitCode.REFUSED, ["hello"])
+    assert ran.stderr.startswith('mcp: nothing was deleted:\nno node has a service "nobody"')
+    ran = await alone("delete", "world", "hello")
+    assert (ran.status, alone.plane.registry) == (ExitCode.UNREACHABLE, {})
+    assert ran.stderr.startswith("world not deleted on orion: the agent at ")
 
 
 async def test_a_definition_that_is_wrong_still_says_where_its_service_is(town: Town) -> None:
