@@ -262,17 +262,17 @@ def _watched(message: pb.WatchServicesResponse) -> Watched:
     return Watched(deleted=message.deleted, synced=message.synced)
 
 
-def _silence(address: str, details: str) -> str:
+def _silence(address: str, details: str) -> errors.Unreachable:
     """Why there is no connection, of what gRPC says of it."""
     if _UNTRUSTED in details:
         why = details.rpartition(_UNTRUSTED)[2].strip(": ").removesuffix(": OK")
-        return (
+        return errors.Untrusted(
             f"what answers at {address} shows a certificate that the CA given for it did not sign, or not for that "
             f"name: copy the node's CA anew, or mend the address ({why})"
         )
     found = _CAUSE.search(details)
     cause = details[found.end() :] if found else details
-    return f"the agent at {address} does not answer: is mcp-agent running there? ({cause})"
+    return errors.Unreachable(f"the agent at {address} does not answer: is mcp-agent running there? ({cause})")
 
 
 def _translate(error: grpc.aio.AioRpcError, address: str) -> errors.McpError:
@@ -285,7 +285,7 @@ def _translate(error: grpc.aio.AioRpcError, address: str) -> errors.McpError:
         return kind(details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return errors.Unreachable(_silence(address, details))
+            return _silence(address, details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.Unreachable(f"the agent at {address} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:

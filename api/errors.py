@@ -6,6 +6,7 @@
     ├── StaleGeneration     somebody else changed it meanwhile      ABORTED              exit 5
     ├── NotFound            there is no such service                NOT_FOUND            exit 5
     ├── Unreachable         the agent does not answer               UNAVAILABLE          exit 4
+    │   └── Untrusted       what answers may be somebody else       UNAVAILABLE          exit 4
     ├── Unauthenticated     nobody knows who calls                  UNAUTHENTICATED      exit 5
     ├── Forbidden           it is known who, who may not            PERMISSION_DENIED    exit 5
     ├── TooMany             more at once than one caller may        RESOURCE_EXHAUSTED   exit 5
@@ -107,6 +108,10 @@ class Unreachable(McpError):
 
     code = grpc.StatusCode.UNAVAILABLE
     exit_code = ExitCode.UNREACHABLE
+
+
+class Untrusted(Unreachable):
+    """Somebody answers in the agent's place, or the agent under another name."""
 
 
 class TimedOut(McpError):

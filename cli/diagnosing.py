@@ -9,6 +9,7 @@ from typing import Final
 from cryptography import x509
 
 from api.access import Identity
+from api.errors import McpError, Untrusted
 from api.inspection import Finding, FindingState
 from cli.config import Node
 
@@ -75,10 +76,12 @@ def stranger(node: Node, message: str) -> Finding:
     return Finding(check="token", state=FindingState.PROBLEM, found=f"{node.address}: {message}", advice=advice)
 
 
-def unreachable(node: Node, message: str) -> Finding:
+def unreachable(node: Node, error: McpError) -> Finding:
     """The agent does not answer, or not to the end."""
     advice = f"on the node: systemctl status mcp-agent; from here: is {node.address} the right address?"
-    return Finding(check="agent", state=FindingState.PROBLEM, found=message, advice=advice)
+    if isinstance(error, Untrusted):
+        advice = "copy <state_dir>/ca/ca.pem of the node, and name it as its ca_file in mcp.toml"
+    return Finding(check="agent", state=FindingState.PROBLEM, found=error.message, advice=advice)
 
 
 def _ending(check: str, found: str, left: timedelta, soon: timedelta, advice: str) -> Finding:

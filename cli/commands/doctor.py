@@ -87,7 +87,7 @@ async def _there(name: str, node: Node) -> list[Diagnosis]:
     except (Unauthenticated, Forbidden) as error:
         found.append(diagnosing.stranger(node, error.message))
     except McpError as error:
-        found.append(diagnosing.unreachable(node, error.message))
+        found.append(diagnosing.unreachable(node, error))
     return [Diagnosis(node=name, finding=finding) for finding in found]
 
 

@@ -73,6 +73,7 @@ async def test_a_node_with_another_ca_is_a_sentence(world: World) -> None:
         assert (ran.status, ran.stdout, len(ran.stderr.splitlines())) == (4, "", 1)
         assert "shows a certificate that the CA given for it did not sign" in ran.stderr
         assert ran.stderr.endswith("(self signed certificate in certificate chain)\n")
+    assert "copy <state_dir>/ca/ca.pem of the node" in (await world.mcp("doctor")).stdout
 
 
 async def test_a_login_keeps_a_token_for_its_owner_alone_and_a_logout_ends_it(world: World) -> None:
