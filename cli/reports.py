@@ -24,6 +24,7 @@ from api.service import (
     Service,
 )
 from api.spec import ServiceSpec
+from api.timeline import NodeEvent
 from cli.wait import End
 
 
@@ -203,13 +204,6 @@ class CertificatesReport(Model):
 
     certificates: tuple[ServiceCertificate, ...]
     unasked: tuple[Unasked, ...] = ()
-
-
-class NodeEvent(Event):
-    """An event, and where it was."""
-
-    node: str
-    """Empty where --address named the agent."""
 
 
 class EventsReport(Model):

@@ -16,6 +16,9 @@ from api.service import Service, SnapshotStatus
 from controller import listen
 from controller.adoption import Adopter
 from controller.agent import Agent, Loops, Task
+from controller.alerts.alerts import Alerts
+from controller.alerts.command import Command
+from controller.alerts.discretion import Discretion
 from controller.auth.door import open_door
 from controller.certificate import make_tls, open_certificate
 from controller.control_plane import LocalControlPlane
@@ -108,7 +111,10 @@ async def _serve(settings: Settings) -> None:
         certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
         tls = await asyncio.to_thread(make_tls, settings, certificate)
         bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)
-        inspection = LocalInspection.of(settings, registry, outside.engine, node.picture, inspector.status, certificate)
+        alerts = _alerts(settings, metrics)
+        inspection = LocalInspection.of(
+            settings, registry, outside.engine, node.picture, inspector.status, certificate, alerts
+        )
         api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
@@ -120,7 +126,7 @@ async def _serve(settings: Settings) -> None:
         stack.enter_context(HttpServer(settings.metrics.listen, metrics.app(), ready))
         loops = Loops(
             drivers=_drivers(settings, node.reconcilers, registry, queues, metrics),
-            watchers=node.watchers,
+            watchers={**node.watchers, **({"alerts": partial(alerts.run, registry.subscribe)} if alerts else {})},
             wakes=Wakes(queues, registry, node.waiters),
             rollouts=Rollouts(registry, metrics),
         )
@@ -256,6 +262,15 @@ def _drivers(
         )
         for reconciler in reconcilers
     )
+
+
+def _alerts(settings: Settings, metrics: Metrics) -> Alerts | None:
+    how = settings.alerts
+    if not how.command:
+        return None
+    command = Command(how.command, how.timeout_seconds)
+    discretion = Discretion(how.kinds, how.quiet_seconds)
+    return Alerts(settings.node, discretion, command.tell, lambda outcome: metrics.alerts[outcome].inc())
 
 
 async def _open_ca(settings: Settings) -> EmbeddedCa:

@@ -3,7 +3,7 @@
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from cryptography import x509
 
 from api.inspection import Finding, FindingState
 from api.service import Service, SnapshotStatus
+from controller.alerts.command import Attempt, Outcome
 from reconcilers.containers.model import ContainerObservation, Observation
 
 _OLDEST_PODMAN: Final = (4, 0)
@@ -252,6 +253,27 @@ def snapshots(found: SnapshotStatus, folder: Path) -> Finding:
         return warning("snapshots", f"{folder}: {found.problem}", advice)
     last = f"the last one is of {found.taken_at:%Y-%m-%d %H:%M} UTC" if found.taken_at else "none yet, as all is new"
     return ok("snapshots", f"{folder}: {last}")
+
+
+# Who is told.
+
+
+def alerts(command: Sequence[str], last: Attempt | None) -> Finding:
+    """Whether the command is there, and told of the last event."""
+    if not command:
+        return ok("alerts", "none are configured: look at mcp events")
+    path = Path(command[0])
+    if not path.is_file():
+        return problem("alerts", f"there is no {path}", "put the command there, or set alerts.command")
+    if not os.access(path, os.X_OK):
+        return problem("alerts", f"{path} cannot be run", f"chmod +x it, for the agent's account, uid {os.getuid()}")
+    if last is None:
+        return ok("alerts", f"{path}: there was nothing to tell yet")
+    which = f"of {last.event.service} ({last.event.kind})"
+    if last.outcome is not Outcome.TOLD:
+        advice = "journalctl -u mcp-agent shows what it said; try it with one line of mcp events --follow -o json"
+        return warning("alerts", f"{path}: the last one, {which}, {last.outcome}: it {last.detail}", advice)
+    return ok("alerts", f"{path}: the last one was told, {which}")
 
 
 # What is left.

@@ -16,6 +16,7 @@ from api.errors import RegistryUnavailable
 from api.inspection import Finding
 from api.service import NodeStatus
 from controller import checks
+from controller.alerts.alerts import Alerts
 from controller.certificate import ApiCertificate
 from controller.recovery import history
 from controller.registry import Registry, utc_now
@@ -42,6 +43,7 @@ class Doctor:
     picture: Picture
     status: Callable[[], Awaitable[NodeStatus]]
     certificate: ApiCertificate | None
+    alerts: Alerts | None
 
     async def diagnose(self) -> tuple[Finding, ...]:
         """All findings, in an order that does not change."""
@@ -56,6 +58,7 @@ class Doctor:
             "disk": self._disk,
             "ports": self._ports,
             "leftovers": self._leftovers,
+            "alerts": self._alerts,
         }
         found = await asyncio.gather(*(_patiently(name, check) for name, check in every.items()))
         return tuple(finding for findings in found for finding in findings)
@@ -136,6 +139,10 @@ class Doctor:
     async def _leftovers(self) -> tuple[Finding, ...]:
         services = {service.name: service for service in await self.registry.services()}
         return (checks.leftovers(await self.picture.known(), services, self.settings.node),)
+
+    async def _alerts(self) -> tuple[Finding, ...]:
+        last = self.alerts.last if self.alerts else None
+        return (await asyncio.to_thread(checks.alerts, self.settings.alerts.command, last),)
 
 
 async def _patiently(name: str, check: Check) -> tuple[Finding, ...]:

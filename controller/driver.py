@@ -19,6 +19,7 @@ from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
 from api.service import Finalizer, Service, Suspension
 from controller.flapping import Flapping
+from controller.kinds import FAILED, LEFT_ALONE, failure
 from controller.metrics import ReconcilerMetrics
 from controller.queue import Backoff, Item, ShutDown, WorkQueue
 from controller.registry import ConditionUpdate, EventDraft, Report
@@ -204,8 +205,8 @@ class Driver:
         if self._newly_failed(run):
             events.append(
                 EventDraft(
-                    kind="left alone" if run.outcome.reason is Reason.SUSPENDED else "failed",
-                    message=f"{run.outcome.reason}: {run.outcome.message}",
+                    kind=LEFT_ALONE if run.outcome.reason is Reason.SUSPENDED else FAILED,
+                    message=failure(run.outcome.reason, run.outcome.message),
                     actor=self.reconciler.name,
                     generation=run.service.generation,
                     drift=False,

@@ -15,6 +15,7 @@ from typing import Final
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import Service
+from controller.kinds import CALMED, FLAPPING
 from controller.registry import ConditionUpdate, EventDraft, Report
 from reconcilers.base import Clock
 
@@ -107,7 +108,7 @@ class Flapping:
         if history.told is not flaps:
             # Before it is written: the drivers look side by side, and it is told by one of them.
             history.told = flaps
-            kind = "flapping" if flaps else "calmed"
+            kind = FLAPPING if flaps else CALMED
             events = (EventDraft(kind, condition.message, _ACTOR, service.generation),)
         report = Report(condition, events)
         return report if report.says_more_than(service) else None

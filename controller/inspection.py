@@ -10,6 +10,7 @@ from api.inspection import Exported, ExportFormat, Finding, LogLine, LogQuery, N
 from api.resolve import Defaults, resolve
 from api.secrecy import secret_values, without_secrets
 from api.service import NodeStatus, Service
+from controller.alerts.alerts import Alerts
 from controller.certificate import ApiCertificate
 from controller.doctor import Doctor
 from controller.export import export
@@ -44,11 +45,12 @@ class LocalInspection:
         picture: Picture,
         status: Callable[[], Awaitable[NodeStatus]],
         certificate: ApiCertificate | None,
+        alerts: Alerts | None,
     ) -> Self:
         """The one of a whole agent."""
         node = settings.node
         logs, meter = Logs(engine, picture, node), Meter(engine, picture, node)
-        doctor = Doctor(settings, registry, engine, picture, status, certificate)
+        doctor = Doctor(settings, registry, engine, picture, status, certificate, alerts)
         return cls(node, registry, settings.defaults, logs, meter, doctor)
 
     async def logs(self, query: LogQuery) -> AsyncGenerator[tuple[LogLine, ...], None]:

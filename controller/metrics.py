@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from api.conditions import ConditionType, Status
 from api.service import Service, SnapshotStatus
+from controller.alerts.command import Outcome
 
 RESULTS = ("success", "requeue", "requeue_after", "error")
 
@@ -78,6 +79,13 @@ class Metrics:
             "Services that began to be mended so often that it is done more slowly.",
             registry=self.registry,
         )
+        alerts = Counter(
+            "mcp_alerts_total",
+            "Events of which somebody was told, or was to be told: told, failed, timeout, dropped.",
+            labelnames=("outcome",),
+            registry=self.registry,
+        )
+        self.alerts = {outcome: alerts.labels(outcome) for outcome in Outcome}
         self._depth = self._gauge("mcp_workqueue_depth", "Services waiting to be looked at.")
         self._adds = self._counter("mcp_workqueue_adds_total", "Additions to the queue.")
         self._retries = self._counter("mcp_workqueue_retries_total", "Retries after failures.")

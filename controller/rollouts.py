@@ -1,16 +1,17 @@
-"""Follows each generation from its write until it is ready: for the timeline and for the metrics."""
+"""Follows each generation until it is ready, and each failure until it is over: for the timeline and the metrics."""
 
 from contextlib import suppress
 from typing import Final, Protocol
 
-from api.conditions import ConditionType, Status
+from api.conditions import Condition, ConditionType, Status
 from api.errors import RegistryUnavailable
 from api.service import Change, Convergence, Event, Service, convergence
+from controller.kinds import READY, RECOVERED, needs_a_person
 from controller.metrics import Metrics
 from controller.registry import ChangeKind, EventDraft, Report, Subscription
 from controller.wakes import ALL
 
-_READY: Final = "ready"
+_ACTOR: Final = "mcp-agent"
 _ALL_EVENTS: Final = 1_000_000
 """More than the registry keeps."""
 
@@ -36,12 +37,14 @@ class RolloutRegistry(Protocol):
 
 
 class Rollouts:
-    """Watches those services only whose generation is on its way."""
+    """Watches those services only whose generation is on its way, or failed."""
 
     def __init__(self, registry: RolloutRegistry, metrics: Metrics) -> None:
         self._registry = registry
         self._metrics = metrics
         self._under_way: set[str] = set()
+        self._failed: set[str] = set()
+        """Those that a person was needed for, and that are not as defined since."""
 
     async def run(self, changes: Subscription) -> None:
         """Follows rollouts for as long as there are changes; first those that an earlier agent left."""
@@ -50,41 +53,63 @@ class Rollouts:
         async for change in changes:
             if change.kind is ChangeKind.SPEC:
                 self._under_way.add(change.service)
-            elif change.kind is ChangeKind.CONDITION and change.service in self._under_way:
-                with suppress(RegistryUnavailable):  # the next condition of this rollout has it looked at again
+            elif change.event is not None and needs_a_person(change.event):
+                self._failed.add(change.service)
+            elif change.kind is ChangeKind.CONDITION and self._follows(change.service):
+                with suppress(RegistryUnavailable):  # the next condition of this service has it looked at again
                     await self._look(change.service)
 
     async def _take_over(self) -> None:
-        """Follows the generations whose end the timeline does not tell, though it tells their beginning."""
+        """Follows the generations and failures whose beginning the timeline tells, and not their end."""
         open_ends: dict[str, int] = {}
         for event in await self._registry.events(limit=_ALL_EVENTS):
             # A container is created, too.
             if event.kind in (Change.CREATED, Change.CONFIGURED) and event.actor not in ALL:
                 open_ends[event.service] = event.generation
-            elif event.kind == _READY and open_ends.get(event.service) == event.generation:
+            elif event.kind == READY and open_ends.get(event.service) == event.generation:
                 del open_ends[event.service]
+            if needs_a_person(event):
+                self._failed.add(event.service)
+            elif event.kind in (READY, RECOVERED):
+                self._failed.discard(event.service)
         for service in await self._registry.services():
             if open_ends.get(service.name) == service.generation:
                 self._under_way.add(service.name)
+            if self._follows(service.name):
                 await self._look(service.name)
 
     async def _look(self, name: str) -> None:
         service = await self._registry.service(name)
         if service is None or service.deleting:
-            self._under_way.discard(name)
+            self._forget(name)
             return
         ready = service.condition(ConditionType.READY)
         if ready is None or convergence(service, service.generation)[0] is not Convergence.DONE:
             return
-        self._under_way.discard(name)
+        under_way = name in self._under_way
+        self._forget(name)
         if ready.status is not Status.TRUE:
             # Stopped, as its definition says: that is no way of being ready.
             return
+        event = self._ready(service, ready) if under_way else _recovered(service, ready)
+        await self._registry.report(name, Report(events=(event,)))
+
+    def _follows(self, name: str) -> bool:
+        return name in self._under_way or name in self._failed
+
+    def _forget(self, name: str) -> None:
+        self._under_way.discard(name)
+        self._failed.discard(name)
+
+    def _ready(self, service: Service, ready: Condition) -> EventDraft:
         seconds = (ready.last_transition - service.updated_at).total_seconds()
         if seconds < 0:
             message = f"{ready.message}: there was nothing to do"
         else:
             message = f"{ready.message}, after {seconds:.2f} s"
             self._metrics.time_to_ready.observe(seconds)
-        event = EventDraft(_READY, message, "mcp-agent", service.generation)
-        await self._registry.report(name, Report(events=(event,)))
+        return EventDraft(READY, message, _ACTOR, service.generation)
+
+
+def _recovered(service: Service, ready: Condition) -> EventDraft:
+    return EventDraft(RECOVERED, f"{ready.message} again", _ACTOR, service.generation)

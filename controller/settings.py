@@ -19,9 +19,10 @@ from api.fields import Name
 from api.manifest import InvalidManifest, read
 from api.model import Model
 from api.resolve import Defaults
+from controller.alerts.discretion import AlertKind
 from controller.auth.settings import AuditSettings, AuthSettings, JwtSettings, MciasSettings
 from controller.logs import LogFormat
-from controller.values import HOST_PORT, AbsolutePath, MaybePath, Seconds, host_port, https, listed, or_empty
+from controller.values import HOST_PORT, AbsolutePath, MaybePath, Seconds, host_port, https, listed, or_empty, words
 from reconcilers.containers.policy import Policy
 
 
@@ -239,6 +240,31 @@ class SnapshotSettings(Model):
     )
 
 
+def _program(command: tuple[str, ...]) -> tuple[str, ...]:
+    if command and not command[0].startswith("/"):
+        raise ValueError("does not begin with an absolute path")
+    return command
+
+
+class AlertSettings(Model):
+    """Whom the agent tells of what happens, by itself."""
+
+    command: Annotated[tuple[str, ...], BeforeValidator(words), AfterValidator(_program)] = Field(
+        default=(),
+        description="What is run with the event as JSON on its standard input; words, no shell; empty: none.",
+    )
+    kinds: Annotated[tuple[AlertKind, ...], BeforeValidator(listed)] = Field(
+        default=("failed", "recovered", "flapping", "calmed"), description="Of which events."
+    )
+    timeout_seconds: Seconds = Field(default=30.0, description="Of one run; then it is killed.")
+    quiet_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The same is not told again for so long; then if it lasts.",
+    )
+
+
 class MetricsSettings(Model):
     """Prometheus and health checks over HTTP."""
 
@@ -281,6 +307,7 @@ class Settings(Model):
     restarts: RestartSettings = RestartSettings()
     loop: LoopSettings = LoopSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
+    alerts: AlertSettings = AlertSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

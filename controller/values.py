@@ -1,6 +1,7 @@
 """Kinds of values that settings have: each check completes a sentence that begins with the value."""
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Annotated
 
@@ -43,6 +44,11 @@ def listed(value: object) -> object:
     if isinstance(value, str):
         return tuple(entry.strip() for entry in value.split(",") if entry.strip())
     return tuple(value) if isinstance(value, list) else value
+
+
+def words(value: object) -> object:
+    """A variable is text, divided as a shell would, but for all that a shell replaces; a file has a list."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else listed(value)
 
 
 AbsolutePath = Annotated[str, AfterValidator(absolute)]

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from api.service import Event
+    from api.timeline import NodeEvent
     from cli.options import Settings
     from cli.output import Output
-    from cli.reports import NodeEvent
 
 
 @click.command("events")
@@ -30,9 +30,10 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
     `drift:` marks what was corrected because the world had moved away from
     what was wanted.
     """
+    from api.timeline import NodeEvent
     from cli.connect import ask, failures, placed
     from cli.output import Output
-    from cli.reports import EventsReport, NodeEvent
+    from cli.reports import EventsReport
     from cli.views import event_page, events_table, located
 
     output = Output(settings)
@@ -60,9 +61,9 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
 
 
 async def _follow(settings: Settings, output: Output, service: str, last: dict[str, int]) -> int:
+    from api.timeline import NodeEvent
     from cli.config import Nodes
     from cli.connect import away, clients, follow_each
-    from cli.reports import NodeEvent
     from cli.wait import listen
 
     nodes = Nodes(settings)

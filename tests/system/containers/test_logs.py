@@ -39,7 +39,7 @@ async def looking(node: Node) -> AsyncIterator[LocalInspection]:
     task = asyncio.create_task(picture.run())
     try:
         settings = Settings.model_validate({"node": node.name, "podman": {"socket": str(node.host.socket)}})
-        yield LocalInspection.of(settings, node.registry, engine, picture, nobody_asks)
+        yield LocalInspection.of(settings, node.registry, engine, picture, nobody_asks, None, None)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -25,6 +25,7 @@ DECLARED = {
     "mcp_actions_total",
     "mcp_drift_found_total",
     "mcp_flapping_total",
+    "mcp_alerts_total",
     "mcp_drift_corrected_total",
     "mcp_drift_correction_seconds",
     "mcp_workqueue_depth",

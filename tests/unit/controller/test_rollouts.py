@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -27,11 +28,11 @@ class Followed:
         for kind in WORK:
             await self.registry.report("hello", condition(kind, generation=generation, **of))  # type: ignore[arg-type]
 
-    async def told(self) -> list[Event]:
+    async def told(self, *kinds: str) -> list[Event]:
         # They read, then write, one transaction after the other.
         for _ in range(4):
             await self.registry.ping()
-        return [event for event in await self.registry.events("hello") if event.kind == "ready"]
+        return [event for event in await self.registry.events("hello") if event.kind in (kinds or ("ready",))]
 
     @property
     def observed(self) -> tuple[float, float]:
@@ -78,6 +79,59 @@ async def test_one_that_fails_is_told_once_it_is_mended(followed: Followed) -> N
     assert len(await followed.told()) == 1
     await followed.converge(2)
     assert [event.generation for event in await followed.told()] == [1, 2]
+
+
+async def fail(followed: Followed, reason: Reason, generation: int = 1) -> None:
+    """As the driver says that a reconciler cannot go on."""
+    failed = condition(WORK[0], Status.FALSE, reason, generation=generation)
+    draft = EventDraft("failed", f"{reason}: words", "ports", generation)
+    await followed.registry.report("hello", replace(failed, events=(draft,)))
+
+
+async def test_that_a_failure_is_over_is_told_once(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.told()
+    await fail(followed, Reason.PORTS_EXHAUSTED)
+    await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
+    assert await followed.told("recovered") == []
+    for _ in range(2):
+        await followed.converge()
+    (event,) = await followed.told("recovered")
+    assert (event.message, event.generation, event.actor) == ("everything is as defined again", 1, "mcp-agent")
+    assert followed.observed[0] == 1
+
+
+async def test_what_needed_no_person_is_over_without_a_word(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.told()
+    await fail(followed, Reason.ENGINE_UNREACHABLE)
+    await followed.converge()
+    assert await followed.told("recovered") == []
+
+
+async def test_a_failure_on_the_way_is_over_when_the_generation_is_ready(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await fail(followed, Reason.PORTS_EXHAUSTED)
+    await followed.converge()
+    assert [event.kind for event in await followed.told("ready", "recovered")] == ["ready"]
+
+
+async def test_a_failure_that_is_over_while_no_agent_runs_is_told_by_the_next(tmp_path: object) -> None:
+    registry = await Registry.open(f"sqlite:///{tmp_path}/registry.db", "rift", clock=SteppingClock())
+    parts = Followed(registry)
+    await registry.apply(spec(), actor="ann")
+    await parts.converge()
+    for told in (["ready"], ["ready", "recovered"], ["ready", "recovered"]):
+        async with registry.subscribe() as changes:
+            running = asyncio.create_task(Rollouts(registry, parts.metrics).run(changes))
+            assert [event.kind for event in await parts.told("ready", "recovered")] == told
+            running.cancel()
+        if told == ["ready"]:
+            await fail(parts, Reason.PORTS_EXHAUSTED)
+            await parts.converge()
+    await registry.close()
 
 
 async def test_to_be_stopped_is_no_way_of_being_ready(followed: Followed) -> None:

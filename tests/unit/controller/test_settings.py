@@ -61,6 +61,8 @@ OTHER = {
     "MCP_METACRYPT_ROOT_FILE": "/etc/root.pem",
     "MCP_METACRYPT_TOKEN_FILE": "/etc/token",
     "MCP_SNAPSHOT_FOLDER": "/backup",
+    "MCP_ALERTS_COMMAND": "/usr/local/bin/notify --to 'the ops'",
+    "MCP_ALERTS_KINDS": "drift, left alone",
     "MCP_METRICS_LISTEN": "0.0.0.0:9999",
     "MCP_LOG_LEVEL": "debug",
     "MCP_LOG_FORMAT": "json",

@@ -1,0 +1,1 @@
+"""Alerts: an event that somebody should know of is handed to a command, which tells them."""
