@@ -3,13 +3,16 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from api.conditions import ConditionType, Reason, Status
 from api.service import Event, FieldChange
+from api.timeline import NodeEvent
 from stack import images
 from stack.host import ZONE
+from stack.web import wait_for
 from tests.system.agent.rig import Rig, restarted
 
 pytestmark = pytest.mark.system
@@ -35,8 +38,10 @@ def _sentence(event: Event) -> str:
 
 @pytest.mark.timeout(60)
 async def test_what_somebody_undoes_again_and_again_is_mended_more_slowly_but_what_a_person_applies_at_once(
-    rig: Rig,
+    stopped: Rig, tmp_path: Path
 ) -> None:
+    rig, told = stopped, tmp_path / "told"
+    rig.start_agent(MCP_ALERTS_COMMAND=str(_notify(told)))
     await rig.apply(rig.spec())
     await rig.until_ready()
     undoing = asyncio.create_task(_undo(rig))
@@ -60,6 +65,22 @@ async def test_what_somebody_undoes_again_and_again_is_mended_more_slowly_but_wh
     assert calm.status is Status.FALSE
     kinds = [event.kind for event in await rig.events() if event.actor == "mcp-agent"]
     assert kinds == ["ready", "flapping", "calmed", "ready"]
+    wait_for(lambda: told.read_text().count("\n") == 2, seconds=5, what="the alerts")
+    alerts = [NodeEvent.model_validate_json(line) for line in told.read_text().splitlines()]
+    assert [(alert.kind, alert.service, alert.node) for alert in alerts] == [
+        ("flapping", rig.name, rig.host.node),
+        ("calmed", rig.name, rig.host.node),
+    ]
+    assert f"the last one was told, of {rig.name} (calmed)" in rig.host.mcp("doctor").stdout
+
+
+def _notify(told: Path) -> Path:
+    """A command that writes down what it is told."""
+    told.touch()
+    path = told.with_name("notify")
+    path.write_text(f"#!/bin/sh\ncat >>{told}\n")
+    path.chmod(0o700)
+    return path
 
 
 async def _undo(rig: Rig) -> None:
