@@ -13,7 +13,7 @@ from cli.config import Nodes
 from cli.definitions import required
 from cli.options import Settings, target
 from cli.output import Output
-from cli.reports import BuildReport, BuiltImage, ImageOutcome
+from cli.reports.changes import BuildReport, BuiltImage, ImageOutcome
 from cli.sources import manifests
 
 

@@ -17,7 +17,7 @@ from cli.credentials import read_token, token_path
 from cli.definitions import definition, node_of
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import Unasked
+from cli.reports.common import Unasked
 
 T = TypeVar("T")
 

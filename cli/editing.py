@@ -17,7 +17,8 @@ from cli.connect import connected, placed
 from cli.definitions import definition, write
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import ApplyReport, DefinitionReport, HistoryEntry, HistoryReport
+from cli.reports.changes import ApplyReport
+from cli.reports.services import DefinitionReport, HistoryEntry, HistoryReport
 from cli.rollout import Order, report, tell_plan
 from cli.sources import manifests
 from cli.views import field_line, history_table, moment

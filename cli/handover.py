@@ -19,7 +19,7 @@ from api.service import Convergence, Service
 from cli.connect import Answer, failures
 from cli.output import Output
 from cli.progress import Progress, Track
-from cli.reports import Unasked
+from cli.reports.common import Unasked
 from cli.wait import End, Follower, Goal, Settled, following, settle
 
 ABOUT_ONE = (InvalidSpec, Refused, StaleGeneration, NotFound)

@@ -14,7 +14,7 @@ from cli.connect import ask
 from cli.definitions import write
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import ChangedNode, KnownNode, NodesReport
+from cli.reports.nodes import ChangedNode, KnownNode, NodesReport
 from cli.views import nodes_table
 
 

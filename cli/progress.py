@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from api.conditions import Condition, Reason, Status
 from api.service import Service
 from cli.output import Output, printable
-from cli.reports import SHORT
+from cli.reports.common import SHORT
 from cli.wait import End, Settled
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from api.files import FoundFile
 from cli.connect import connected
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import PulledFile
+from cli.reports.files import PulledFile
 
 
 async def pull(settings: Settings, service: str, path: str, file: str | None) -> int:

@@ -21,7 +21,7 @@ from api.service import Convergence, Service, convergence
 from cli.connect import connected
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import PushedFile
+from cli.reports.files import PushedFile
 from cli.wait import End, Goal, Settled, following, settle
 
 

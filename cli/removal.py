@@ -12,7 +12,8 @@ from cli.handover import Course, Handover
 from cli.options import Settings, duration
 from cli.output import Output
 from cli.progress import Track
-from cli.reports import DeletedService, DeleteReport, Unasked
+from cli.reports.changes import DeletedService, DeleteReport
+from cli.reports.common import Unasked
 from cli.views import action_lines
 from cli.wait import End, Goal, Settled, deleted
 

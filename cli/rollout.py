@@ -16,7 +16,8 @@ from cli.handover import ABOUT_ONE, Course, Errand, Handover, label, undone
 from cli.options import Settings, duration
 from cli.output import Output
 from cli.progress import Track
-from cli.reports import AppliedService, ApplyReport, DifferingService, DiffReport, Unasked
+from cli.reports.changes import AppliedService, ApplyReport, DifferingService, DiffReport
+from cli.reports.common import Unasked
 from cli.sources import doubles, manifests
 from cli.views import action_lines, field_line
 from cli.wait import End, Goal, Settled, applied

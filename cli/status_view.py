@@ -9,7 +9,7 @@ from api.spec import container_name
 from cli import views
 from cli.file_views import files_rows
 from cli.output import Row
-from cli.reports import SHORT
+from cli.reports.common import SHORT
 from cli.views import action_lines, age, event_line, event_style, is_ready, span
 
 _DIGEST = len("sha256:") + 12

@@ -15,7 +15,8 @@ from cli.definitions import defined
 from cli.options import Settings
 from cli.output import Output
 from cli.removal import remove
-from cli.reports import ApplyReport, BuiltImage, PurgeReport, SyncReport, Unasked
+from cli.reports.changes import ApplyReport, BuiltImage, PurgeReport, SyncReport
+from cli.reports.common import Unasked
 from cli.rollout import apply, node_for
 from cli.sources import manifests
 

@@ -10,7 +10,7 @@ from api.service import Convergence, Event, Service
 from cli.connect import connected
 from cli.options import Settings
 from cli.output import Output
-from cli.reports import UnpushedFile
+from cli.reports.files import UnpushedFile
 from cli.views import event_line
 from cli.wait import End, Settled, following, settle
 

@@ -19,7 +19,10 @@ from api.service import (
 )
 from api.spec import ComponentSpec
 from cli.output import Row, Table
-from cli.reports import SHORT, HistoryEntry, KnownNode, Route, ServiceCertificate
+from cli.reports.common import SHORT
+from cli.reports.nodes import KnownNode
+from cli.reports.parts import Route, ServiceCertificate
+from cli.reports.services import HistoryEntry
 
 _IN_COMPONENT = re.compile(r"^components\[[^]]*\]\.")
 

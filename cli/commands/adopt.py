@@ -77,7 +77,7 @@ async def cli(
     """
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import AdoptReport
+    from cli.reports.changes import AdoptReport
     from cli.taking_over import found
 
     output = Output(settings)

@@ -30,7 +30,7 @@ async def cli(settings: Settings, service: str, actor: str, refused: bool, lines
     from cli.access_views import audit_table
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import AuditReport, NodeRecord
+    from cli.reports.access import AuditReport, NodeRecord
     from cli.views import located
 
     output = Output(settings)

@@ -23,7 +23,7 @@ async def cli(settings: Settings, service: str | None) -> int:
     """
     from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
-    from cli.reports import CertificatesReport, ServiceCertificate
+    from cli.reports.parts import CertificatesReport, ServiceCertificate
     from cli.views import all_certificates_table, located
 
     output = Output(settings)

@@ -27,7 +27,7 @@ async def cli(settings: Settings, shell: str) -> int:
 
     from cli.main import cli as mcp
     from cli.output import Output
-    from cli.reports import CompletionReport
+    from cli.reports.nodes import CompletionReport
 
     output = Output(settings)
     kind = get_completion_class(shell)

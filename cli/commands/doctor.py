@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cli.config import Node
     from cli.options import Settings
     from cli.output import Row, Table
-    from cli.reports import Diagnosis
+    from cli.reports.nodes import Diagnosis
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -34,7 +34,7 @@ async def cli(settings: Settings) -> int:
     from api.inspection import FindingState
     from cli.config import Nodes
     from cli.output import Output
-    from cli.reports import Diagnosis, DoctorReport
+    from cli.reports.nodes import Diagnosis, DoctorReport
 
     output = Output(settings)
     found: list[Diagnosis] = []
@@ -72,7 +72,7 @@ async def _there(name: str, node: Node) -> list[Diagnosis]:
     from api.errors import Forbidden, McpError, Unauthenticated
     from cli import diagnosing
     from cli.connect import client_for
-    from cli.reports import Diagnosis
+    from cli.reports.nodes import Diagnosis
 
     found = list(diagnosing.authority(node))
     try:
@@ -93,7 +93,7 @@ async def _there(name: str, node: Node) -> list[Diagnosis]:
 
 def _problem(node: str, check: str, found: str, advice: str) -> Diagnosis:
     from api.inspection import Finding, FindingState
-    from cli.reports import Diagnosis
+    from cli.reports.nodes import Diagnosis
 
     return Diagnosis(node=node, finding=Finding(check=check, state=FindingState.PROBLEM, found=found, advice=advice))
 

@@ -33,7 +33,7 @@ async def cli(settings: Settings, service: str, follow: bool, lines: int) -> int
     from api.timeline import NodeEvent
     from cli.connect import ask, failures, placed
     from cli.output import Output
-    from cli.reports import EventsReport
+    from cli.reports.services import EventsReport
     from cli.views import event_page, events_table, located
 
     output = Output(settings)

@@ -48,7 +48,7 @@ async def cli(settings: Settings, service: str, form: str, into: Path | None) ->
     from api.manifest import dump
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import ExportReport
+    from cli.reports.services import ExportReport
 
     output = Output(settings)
     async with connected(settings, service) as client:
@@ -62,7 +62,7 @@ async def cli(settings: Settings, service: str, form: str, into: Path | None) ->
 
 async def _way_out(client: Client, output: Output, service: str, form: str, into: Path | None) -> int:
     from api.inspection import ExportFormat
-    from cli.reports import ExportedReport
+    from cli.reports.services import ExportedReport
 
     exported = await client.inspection.export(service, ExportFormat(form))
     _give(output, exported.files, into)

@@ -29,7 +29,7 @@ async def cli(settings: Settings, service: str, path: str | None, history: bool)
     from cli.connect import connected
     from cli.file_views import files_table
     from cli.output import Output
-    from cli.reports import FilesReport
+    from cli.reports.files import FilesReport
 
     output = Output(settings)
     async with connected(settings, service) as client:

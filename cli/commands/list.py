@@ -23,7 +23,7 @@ async def cli(settings: Settings) -> int:
 
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import ServicesReport
+    from cli.reports.services import ServicesReport
     from cli.views import registry_table
 
     output = Output(settings)

@@ -69,7 +69,7 @@ async def _keep(settings: Settings, node: Node, path: Path, token: str, user: st
     from cli.credentials import keep_token
     from cli.logins import tried
     from cli.output import Output
-    from cli.reports import LoginReport
+    from cli.reports.access import LoginReport
 
     found = await tried(node, token)
     keep_token(path, token)

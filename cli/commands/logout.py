@@ -23,7 +23,7 @@ async def cli(settings: Settings) -> int:
     from cli.config import Nodes
     from cli.credentials import drop_token, read_token, token_path
     from cli.output import Output
-    from cli.reports import LogoutReport
+    from cli.reports.access import LogoutReport
 
     output = Output(settings)
     nodes = Nodes(settings)

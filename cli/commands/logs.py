@@ -112,7 +112,7 @@ class _Page:
 
     def show(self, batch: Sequence[LogLine]) -> None:
         from cli.output import printable
-        from cli.reports import LoggedLine
+        from cli.reports.parts import LoggedLine
 
         for line in batch:
             text = line.text.decode(errors="replace")

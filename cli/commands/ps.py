@@ -23,7 +23,7 @@ async def cli(settings: Settings) -> int:
 
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import ContainersReport, NodeContainer
+    from cli.reports.parts import ContainersReport, NodeContainer
     from cli.views import containers_table, located
 
     output = Output(settings)

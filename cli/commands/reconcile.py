@@ -35,7 +35,7 @@ async def cli(settings: Settings, services: tuple[str, ...], patience: float) ->
     from api.errors import ExitCode
     from cli.connect import ask_each, failures
     from cli.output import Output
-    from cli.reports import LookedService, LookedServices
+    from cli.reports.changes import LookedService, LookedServices
     from cli.views import late_line, services_table
 
     output = Output(settings)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from api.client import Client
     from api.service import Service
     from cli.options import Settings
-    from cli.reports import Unasked
+    from cli.reports.common import Unasked
 
 
 @click.command("resume")
@@ -26,7 +26,7 @@ async def cli(settings: Settings, services: tuple[str, ...], everything: bool) -
     """
     from cli.connect import ask, ask_each, ask_there, failures
     from cli.output import Output
-    from cli.reports import ResumedServices
+    from cli.reports.changes import ResumedServices
 
     if everything == bool(services):
         raise click.UsageError("say which services, or --all")

@@ -23,7 +23,7 @@ async def cli(settings: Settings, service: str | None) -> int:
     """
     from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
-    from cli.reports import Route, RoutesReport
+    from cli.reports.parts import Route, RoutesReport
     from cli.views import routes_table
 
     output = Output(settings)

@@ -79,7 +79,7 @@ async def export(settings: Settings, service: str) -> int:
     from api.manifest import dump
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import ExportReport
+    from cli.reports.services import ExportReport
 
     output = Output(settings)
     async with connected(settings, service) as client:

@@ -36,7 +36,7 @@ async def _all(settings: Settings) -> int:
     from cli import views
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import StatusReport
+    from cli.reports.services import StatusReport
 
     async def both(client: Client) -> tuple[tuple[Service, ...], NodeStatus]:
         return await asyncio.gather(client.services(), client.node_status())
@@ -65,7 +65,7 @@ async def _one(settings: Settings, name: str) -> int:
     from cli import status_view
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import ServiceReport
+    from cli.reports.services import ServiceReport
 
     output = Output(settings)
     async with connected(settings, name) as client:

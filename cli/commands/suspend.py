@@ -26,7 +26,7 @@ async def cli(settings: Settings, services: tuple[str, ...], reason: str) -> int
     from api.errors import ExitCode
     from cli.connect import ask_each, failures
     from cli.output import Output
-    from cli.reports import LookedService, LookedServices
+    from cli.reports.changes import LookedService, LookedServices
     from cli.views import late_line, reason_of
 
     output = Output(settings)

@@ -47,7 +47,7 @@ async def create(settings: Settings, name: str, role: str, expires: float | None
     from api.complaints import complaints
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import MadeTokenReport
+    from cli.reports.access import MadeTokenReport
 
     expires_at = None if expires is None else datetime.now(UTC) + timedelta(seconds=expires)
     try:
@@ -75,7 +75,7 @@ async def show(settings: Settings) -> int:
     from cli.access_views import tokens_table
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import NodeToken, TokensReport
+    from cli.reports.access import NodeToken, TokensReport
     from cli.views import located
 
     output = Output(settings)
@@ -99,7 +99,7 @@ async def revoke(settings: Settings, name: str) -> int:
     from cli.config import Nodes
     from cli.connect import connected
     from cli.output import Output
-    from cli.reports import NodeToken, TokensReport
+    from cli.reports.access import NodeToken, TokensReport
 
     output = Output(settings)
     async with connected(settings) as client:

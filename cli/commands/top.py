@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from api.inspection import ContainerUsage, NodeUsage
     from cli.options import Settings
     from cli.output import Output, Table
-    from cli.reports import UsedNode
+    from cli.reports.parts import UsedNode
 
 _UNKNOWN = "unknown"
 
@@ -40,7 +40,7 @@ async def cli(settings: Settings, service: str, interval: float) -> int:
     """
     from cli.connect import ask, failures, placed, services_of
     from cli.output import Output
-    from cli.reports import UsageReport, UsedNode
+    from cli.reports.parts import UsageReport, UsedNode
 
     output = Output(settings)
     if service:
@@ -77,7 +77,7 @@ async def _live(settings: Settings, output: Output, service: str, interval: floa
 
     from cli.config import Nodes
     from cli.connect import clients, follow_each
-    from cli.reports import UsedNode
+    from cli.reports.parts import UsedNode
     from cli.wait import listen
 
     nodes = Nodes(settings)

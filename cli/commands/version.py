@@ -24,7 +24,7 @@ async def cli(settings: Settings) -> int:
     from cli.config import Nodes
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import VersionReport
+    from cli.reports.nodes import VersionReport
 
     output = Output(settings)
     own = version("metacircular-mcp")

@@ -101,7 +101,7 @@ async def _lines(output: Output, follower: Follower, node: str, *, several: bool
     from datetime import UTC, datetime
 
     from api.service import Service
-    from cli.reports import WatchLine
+    from cli.reports.services import WatchLine
     from cli.views import changes_between, moment
 
     known: dict[str, Service] = {}

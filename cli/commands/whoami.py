@@ -18,7 +18,7 @@ async def cli(settings: Settings) -> int:
     """Show whom the agents take you for, and what you may do there."""
     from cli.connect import ask, failures
     from cli.output import Output
-    from cli.reports import NodeIdentity, WhoamiReport
+    from cli.reports.access import NodeIdentity, WhoamiReport
 
     output = Output(settings)
     answers = await ask(settings, lambda client: client.access.whoami())
