@@ -74,6 +74,24 @@ async def test_what_somebody_undoes_again_and_again_is_mended_more_slowly_but_wh
     assert f"the last one was told, of {rig.name} (calmed)" in rig.host.mcp("doctor").stdout
 
 
+async def test_what_needs_a_person_after_a_start_is_told_and_that_it_is_over(stopped: Rig, tmp_path: Path) -> None:
+    rig, told = stopped, tmp_path / "told"
+    rig.start_agent()
+    await rig.apply(rig.spec())
+    await rig.until_ready()
+    rig.host.stop_agent()
+    rig.podman.run("rm", "--force", "--time", "0", rig.container)
+    rig.podman.run("run", "--detach", "--name", rig.container, images.HELLO)
+    rig.start_agent(MCP_ALERTS_COMMAND=str(_notify(told)))
+    await rig.until_reason(ConditionType.CONTAINERS_RUNNING, Reason.CONFLICT)
+    rig.podman.run("rm", "--force", "--time", "0", rig.container)
+    await rig.until_ready()
+    wait_for(lambda: told.read_text().count("\n") == 2, seconds=5, what="the alerts")
+    failed, recovered = (NodeEvent.model_validate_json(line) for line in told.read_text().splitlines())
+    assert (failed.kind, failed.message.partition(":")[0]) == ("failed", "Conflict")
+    assert (recovered.kind, recovered.message) == ("recovered", "everything is as defined again")
+
+
 def _notify(told: Path) -> Path:
     """A command that writes down what it is told."""
     told.touch()
