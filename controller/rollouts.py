@@ -12,6 +12,8 @@ from controller.registry import ChangeKind, EventDraft, Report, Subscription
 from controller.wakes import ALL
 
 _ACTOR: Final = "mcp-agent"
+_TELLING: Final = frozenset({ChangeKind.CONDITION, ChangeKind.COMPONENT})
+"""With which a rollout, or a failure, may be over: the latter once restarts are forgotten."""
 _ALL_EVENTS: Final = 1_000_000
 """More than the registry keeps."""
 
@@ -55,8 +57,8 @@ class Rollouts:
                 self._under_way.add(change.service)
             elif change.event is not None and needs_a_person(change.event):
                 self._failed.add(change.service)
-            elif change.kind is ChangeKind.CONDITION and self._follows(change.service):
-                with suppress(RegistryUnavailable):  # the next condition of this service has it looked at again
+            elif change.kind in _TELLING and self._follows(change.service):
+                with suppress(RegistryUnavailable):  # the next change of this service has it looked at again
                     await self._look(change.service)
 
     async def _take_over(self) -> None:
@@ -87,6 +89,9 @@ class Rollouts:
         if ready is None or convergence(service, service.generation)[0] is not Convergence.DONE:
             return
         under_way = name in self._under_way
+        if not under_way and any(component.restarts for component in service.components):
+            # With each start it seems to be over. It is once the restarts are forgotten.
+            return
         self._forget(name)
         if ready.status is not Status.TRUE:
             # Stopped, as its definition says: that is no way of being ready.

@@ -1,7 +1,7 @@
 """Decides which events are told, and when: free of clocks, of I/O, and of whom they are told to.
 
 The same trouble again is held back for a while, never forgotten: if it is not
-over by then, it is told then. So whoever was told last of an end can rely on it.
+over by then, it is told then. So nobody is left with the news of an end that was none.
 """
 
 from collections.abc import Collection

@@ -13,7 +13,7 @@ from controller.metrics import Metrics
 from controller.registry import ChangeKind, EventDraft, Registry, RegistryChange, Report
 from controller.registry.subscription import Hub
 from controller.rollouts import Rollouts
-from tests.unit.controller.registry.samples import WORK, SteppingClock, condition, spec
+from tests.unit.controller.registry.samples import WORK, SteppingClock, component, condition, spec
 
 
 class Followed:
@@ -100,6 +100,18 @@ async def test_that_a_failure_is_over_is_told_once(followed: Followed) -> None:
     (event,) = await followed.told("recovered")
     assert (event.message, event.generation, event.actor) == ("everything is as defined again", 1, "mcp-agent")
     assert followed.observed[0] == 1
+
+
+async def test_that_what_ends_again_and_again_was_started_is_no_end_of_it(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.told()
+    await followed.registry.record_component("hello", component(restarts=3))
+    await fail(followed, Reason.CONTAINER_FAILED)
+    await followed.converge()
+    assert await followed.told("recovered") == []
+    await followed.registry.record_component("hello", component(restarts=0))
+    assert len(await followed.told("recovered")) == 1
 
 
 async def test_what_needed_no_person_is_over_without_a_word(followed: Followed) -> None:
