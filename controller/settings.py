@@ -261,7 +261,7 @@ class AlertSettings(Model):
         default=3600.0,
         ge=0,
         allow_inf_nan=False,
-        description="The same is not told again for so long; then if it lasts.",
+        description="The same is not told again for so long; then if it came again and lasts.",
     )
 
 

@@ -22,7 +22,7 @@ from controller.registry import ChangeKind, Subscription
 log = structlog.get_logger("alerts")
 
 MAX_WAITING: Final = 100
-"""Events. At one a second more than a minute and a half old, nobody wants them."""
+"""Events."""
 
 
 class Alerts:

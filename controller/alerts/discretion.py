@@ -4,7 +4,7 @@ The same trouble again is held back for a while, never forgotten: if it is not
 over by then, it is told then. So nobody is left with the news of an end that was none.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from controller import kinds
 AlertKind = Literal[
     "failed", "recovered", "flapping", "calmed", "ready", "retrying", "postponed", "left alone", "drift"
 ]
-"""Of the timeline, but for two: `failed` is what needs a person, `retrying` what failed and does not."""
+"""As in the timeline; but `failed` is what needs a person, `retrying` what failed and does not, `drift` what corrected it."""
 
 _ENDS: Final = {kinds.RECOVERED: kinds.FAILED, kinds.READY: kinds.FAILED, kinds.CALMED: kinds.FLAPPING}
 """Which kind of trouble is over with it."""
@@ -44,6 +44,8 @@ class Discretion:
 
     def hear(self, event: Event, now: float) -> bool:
         """Whether the event is to be told now; it may be held back until it is due."""
+        # What is held back of an earlier generation is nobody's concern any more.
+        self._drop(lambda same: same.service == event.service and same.generation < event.generation)
         if (trouble := _ENDS.get(event.kind)) is not None:
             return self._hear_end(event, trouble)
         kind = _kind(event)
@@ -69,13 +71,11 @@ class Discretion:
 
     def forget(self, service: str) -> None:
         """The service is gone, and whatever was wrong with it."""
-        self._held = {same: held for same, held in self._held.items() if same.service != service}
+        self._drop(lambda same: same.service == service)
         self._open = {opened for opened in self._open if opened[0] != service}
 
     def _hear_end(self, event: Event, trouble: str) -> bool:
-        held = [same for same in self._held if (same.service, same.kind) == (event.service, trouble)]
-        for same in held:
-            del self._held[same]
+        held = self._drop(lambda same: (same.service, same.kind) == (event.service, trouble))
         opened = (event.service, trouble)
         told = opened in self._open
         self._open.discard(opened)
@@ -83,6 +83,13 @@ class Discretion:
             return kinds.READY in self.kinds or (told and kinds.RECOVERED in self.kinds)
         # Of trouble that is not known here an agent before this one may have told.
         return event.kind in self.kinds and (told or not held)
+
+    def _drop(self, which: Callable[[_Same], bool]) -> bool:
+        """Tells nobody of what is held back; whether there was any."""
+        dropped = [same for same in self._held if which(same)]
+        for same in dropped:
+            del self._held[same]
+        return bool(dropped)
 
     def _tell(self, same: _Same, now: float) -> None:
         self._told = {other: at for other, at in self._told.items() if now < at + self.quiet}

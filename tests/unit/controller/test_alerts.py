@@ -103,6 +103,14 @@ def test_other_trouble_is_not_held_back(other: dict[str, object]) -> None:
     assert decides.hear(FAILED.model_copy(update=other), 1)
 
 
+def test_what_is_held_back_of_an_earlier_generation_is_nobodys_concern() -> None:
+    decides = discretion()
+    decides.hear(FAILED, 0)
+    decides.hear(FAILED, 1)
+    decides.hear(event("configured", actor="ann", generation=2), 2)
+    assert decides.next_due() is None
+
+
 def test_what_is_over_after_the_quiet_is_news_when_it_comes_again() -> None:
     decides = discretion()
     decides.hear(FAILED, 0)
