@@ -162,9 +162,9 @@ class Client:
         answer = await self._call(self._stub.GetService(request, metadata=self._metadata, timeout=self._timeout))
         return from_wire(answer.service, Service)
 
-    async def services(self) -> tuple[Service, ...]:
-        """All services of the node, by name."""
-        request = pb.ListServicesRequest()
+    async def services(self, *, brief: bool = False) -> tuple[Service, ...]:
+        """All services of the node, by name; `brief`: with no more of each than lists show (see api.brief)."""
+        request = pb.ListServicesRequest(brief=brief)
         answer = await self._call(self._stub.ListServices(request, metadata=self._metadata, timeout=self._timeout))
         return tuple(from_wire(service, Service) for service in answer.services)
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from api import metadata
 from api.access import caller
+from api.brief import brief
 from api.complaints import complaints
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, ControlPlane
 from api.errors import InvalidSpec, McpError
@@ -37,7 +38,7 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._plane = control_plane
-        self._listed: dict[str, tuple[Service, service_pb2.Service]] = {}
+        self._listed: dict[bool, dict[str, tuple[Service, service_pb2.Service]]] = {}
 
     async def ApplyService(self, request: pb.ApplyServiceRequest, context: Context) -> pb.ApplyServiceResponse:
         """Stores a definition, or says what that would change."""
@@ -141,16 +142,17 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
         """All services."""
-        self._listed = {
-            service.name: self._known(service) or (service, to_wire(service, service_pb2.Service()))
-            for service in await self._plane.services()
-        }
-        return pb.ListServicesResponse(services=[message for _, message in self._listed.values()])
-
-    def _known(self, service: Service) -> tuple[Service, service_pb2.Service] | None:
-        """What was made of that very object: the plane gives it again for as long as nothing of it changed."""
-        known = self._listed.get(service.name)
-        return known if known and known[0] is service else None
+        known = self._listed.get(request.brief, {})
+        listed = {}
+        for service in await self._plane.services():
+            made = known.get(service.name)
+            # The plane gives the same object again for as long as nothing of it changed.
+            if made is None or made[0] is not service:
+                shown = brief(service) if request.brief else service
+                made = (service, to_wire(shown, service_pb2.Service()))
+            listed[service.name] = made
+        self._listed[request.brief] = listed
+        return pb.ListServicesResponse(services=[message for _, message in listed.values()])
 
     async def WatchServices(
         self,

@@ -50,5 +50,5 @@ async def _names(settings: Settings) -> set[str]:
     from cli.definitions import defined
 
     written = {name for name, _ in defined(Nodes(settings).services)}
-    answers = await ask(settings, lambda client: client.services(), alone=False, within=PATIENCE)
+    answers = await ask(settings, lambda client: client.services(brief=True), alone=False, within=PATIENCE)
     return written.union(service.name for answer in answers for service in answer.value or ())

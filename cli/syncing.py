@@ -61,7 +61,7 @@ async def _prune(
 ) -> tuple[tuple[str, ...], tuple[Unasked, ...], int]:
     """What was taken away, or would be; the nodes that were not asked; and the exit status."""
     output = Output(settings)
-    answers = await ask(settings, lambda client: client.services(), alone=False)
+    answers = await ask(settings, lambda client: client.services(brief=True), alone=False)
     extra = _extra(answers, found)
     _list(output, extra, "has no definition in the services folder")
     unasked, status = failures(output, answers, "not pruned")
@@ -104,7 +104,7 @@ async def purge(settings: Settings, *, yes: bool, dry_run: bool, wait: bool, wit
 async def _idle(client: Client, written: Collection[str]) -> list[str]:
     # Raises where the engine does not answer: what cannot be seen is not gone.
     alive = {container.service for container in await client.containers() if container.owned}
-    services = [service for service in await client.services() if not service.deleting]
+    services = [service for service in await client.services(brief=True) if not service.deleting]
     return [service.name for service in services if service.name not in alive and service.name not in written]
 
 

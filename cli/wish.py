@@ -110,7 +110,9 @@ async def drain(settings: Settings, node: str, *, active: bool, wait: bool, with
     settings = replace(settings, node=node)
     output = Output(settings)
     async with connected(settings) as client:
-        services = [one for one in await client.services() if one.spec.active is not active and not one.deleting]
+        services = [
+            one for one in await client.services(brief=True) if one.spec.active is not active and not one.deleting
+        ]
         if active:
             services = [one for one in services if (await client.revisions(one.name))[-1].note == DRAINED]
         if not services:

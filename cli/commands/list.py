@@ -27,7 +27,7 @@ async def cli(settings: Settings) -> int:
     from cli.views import registry_table
 
     output = Output(settings)
-    answers = await ask(settings, lambda client: client.services())
+    answers = await ask(settings, lambda client: client.services(brief=not output.json))
     services = tuple(service for answer in answers for service in answer.value or ())
     if services:
         output.table(registry_table(services, datetime.now(UTC)))

@@ -34,7 +34,7 @@ async def cli(settings: Settings, services: tuple[str, ...], everything: bool) -
     unasked: tuple[Unasked, ...] = ()
     status = 0
     if everything:
-        known = await ask(settings, lambda client: client.services())
+        known = await ask(settings, lambda client: client.services(brief=True))
         unasked, status = failures(output, known)
         suspended = [(one.name, there.node) for there in known for one in there.value or () if one.suspended]
         answers = await ask_there(settings, suspended, _resume)

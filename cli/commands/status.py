@@ -39,7 +39,7 @@ async def _all(settings: Settings) -> int:
     from cli.reports.services import StatusReport
 
     async def both(client: Client) -> tuple[tuple[Service, ...], NodeStatus]:
-        return await asyncio.gather(client.services(), client.node_status())
+        return await asyncio.gather(client.services(brief=not output.json), client.node_status())
 
     output = Output(settings)
     answers = await ask(settings, both)

@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from api.brief import brief
 from api.client import Client
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.errors import InvalidSpec, McpError, NotFound, RegistryUnavailable, Unreachable, named
@@ -26,6 +27,7 @@ class RecordingPlane:
         self.actors: list[str] = []
         self.expected: list[int | None] = []
         self.failure: Exception | None = None
+        self.listed = SERVICE
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -82,7 +84,7 @@ class RecordingPlane:
         return SERVICE
 
     async def services(self) -> tuple[Service, ...]:
-        return (SERVICE,)
+        return (self.listed,)
 
     async def watch(self, names: Collection[str] = ()) -> AsyncIterator[Watched]:
         yield Watched(service=SERVICE)
@@ -134,8 +136,17 @@ async def test_an_expected_generation_of_zero_is_not_the_same_as_none(client: Cl
     assert plane.expected == [None, 0]
 
 
+async def test_a_list_is_of_now(client: Client, plane: RecordingPlane) -> None:
+    for generation in (2, 3):
+        plane.listed = SERVICE.model_copy(update={"generation": generation})
+        assert await client.services() == (plane.listed,)
+        assert (await client.services(brief=True))[0].generation == generation
+
+
 async def test_reads_give_models_back(client: Client) -> None:
     assert await client.get("hello") == SERVICE
+    assert await client.services() == (SERVICE,)
+    assert await client.services(brief=True) == (brief(SERVICE),) != (SERVICE,)
     assert await client.services() == (SERVICE,)
     assert (await client.events("hello"))[0].message == str(DEFAULT_EVENTS)
     assert (await client.containers())[0].name == "hello"

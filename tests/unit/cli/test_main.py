@@ -95,3 +95,11 @@ async def test_an_empty_folder_is_not_taken_for_done(offline: Mcp) -> None:
     ran = await offline("apply", "-f", "empty")
     assert ran.status == ExitCode.USAGE
     assert ran.stderr.endswith("Error: empty holds no *.toml\n")
+
+
+def test_what_cannot_be_printed_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli.main", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (1, "mcp: what is printed: No space left on device\n")
