@@ -14,7 +14,7 @@ from controller import kinds
 AlertKind = Literal[
     "failed", "recovered", "flapping", "calmed", "ready", "retrying", "postponed", "left alone", "drift"
 ]
-"""As in the timeline; but `failed` is what needs a person, `retrying` what failed and does not, `drift` what corrected it."""
+"""As in the timeline, but: `failed` needs a person, `retrying` failed and does not, `drift` is what was corrected."""
 
 _ENDS: Final = {kinds.RECOVERED: kinds.FAILED, kinds.READY: kinds.FAILED, kinds.CALMED: kinds.FLAPPING}
 """Which kind of trouble is over with it."""
