@@ -27,9 +27,14 @@ def postgres_url(postgres_cluster: Postgres) -> Iterator[str]:
 
 
 class RealPartsInTurn(LoadScopeScheduling):
-    """Tests of real parts run one after the other, by one worker; whoever else works beside it has all others."""
+    """Tests of real parts run one after the other, by one worker; whoever else works beside it has all others.
+
+    The proxy's are among the others: they start no containers, and the first worker has most to do.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/system/mcproxy/"):
+            return "proxy"
         return "system" if nodeid.startswith("tests/system/") else nodeid
 
 
