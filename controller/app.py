@@ -4,15 +4,17 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import grpc.aio
+
 from api.errors import Refused, RegistryUnavailable
-from api.service import Service, SnapshotStatus
+from api.service import NodeStatus, Service, SnapshotStatus
 from controller import listen
 from controller.adoption import Adopter
 from controller.agent import Agent, Loops, Task
@@ -20,7 +22,7 @@ from controller.alerts.alerts import Alerts
 from controller.alerts.command import Command
 from controller.alerts.discretion import Discretion
 from controller.auth.door import open_door
-from controller.certificate import make_tls, open_certificate
+from controller.certificate import ApiCertificate, make_tls, open_certificate
 from controller.control_plane import LocalControlPlane
 from controller.driver import Driver, DriverSettings
 from controller.files import LocalFiles
@@ -64,6 +66,17 @@ _SCRAPE_PATIENCE = 5.0
 """Seconds that a scrape or a health check waits for the loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """The reconcilers, in the order in which they come to do something, and what keeps their pictures true."""
+
+    reconcilers: tuple[Reconciler, ...]
+    watchers: Mapping[str, Task]
+    waiters: Waiters
+    picture: Picture
+    undefined: Undefined
+
+
 def serve(settings: Settings) -> None:
     """Runs an agent until SIGTERM or SIGINT. Raises McpError where it cannot start."""
     configure(settings.log.level, settings.log.format)
@@ -85,37 +98,15 @@ async def _serve(settings: Settings) -> None:
         queues = {name: WorkQueue(metrics.reconciler(name).queue) for name in ALL}
         issuers = await asyncio.to_thread(open_issuers, settings, ca, utc_now)
         node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
+        certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
+        alerts = _alerts(settings, metrics)
         snapshots = partial(_snapshots, settings)
         inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, snapshots, utc_now)
-        preview = Preview(node.reconcilers)
-        plane = LocalControlPlane(
-            settings.node,
-            registry,
-            settings.defaults,
-            preview,
-            partial(outside.engine.containers, settings.node),
-            inspector.status,
-            Looks(queues, node.picture.refresh),
-            Adopter(
-                settings.node,
-                settings.defaults,
-                registry,
-                outside.engine,
-                node.picture,
-                outside.proxy,
-                _guard(settings),
-            ),
-        )
-        files = LocalFiles(settings.node, registry, preview, _site(settings), settings.files)
-        door = await open_door(settings, registry)
-        certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
-        tls = await asyncio.to_thread(make_tls, settings, certificate)
-        bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)
-        alerts = _alerts(settings, metrics)
         inspection = LocalInspection.of(
             settings, registry, outside.engine, node.picture, inspector.status, certificate, alerts
         )
-        api = await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
+        looks = Looks(queues, node.picture.refresh)
+        api = await _open_api(settings, registry, outside, node, looks, inspector.status, inspection, certificate)
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
@@ -124,30 +115,53 @@ async def _serve(settings: Settings) -> None:
             metrics.watch_certificate(lambda: certificate.shown().not_after)
         ready = partial(_problem, loop, inspector)
         stack.enter_context(HttpServer(settings.metrics.listen, metrics.app(), ready))
-        loops = Loops(
-            drivers=_drivers(settings, node.reconcilers, registry, queues, metrics),
-            watchers={**node.watchers, **({"alerts": partial(alerts.run, registry.subscribe)} if alerts else {})},
-            wakes=Wakes(queues, registry, node.waiters),
-            rollouts=Rollouts(registry, metrics),
-        )
-        agent = Agent(
-            registry, loops, resync_seconds=settings.loop.resync_seconds, stop_seconds=settings.loop.stop_seconds
-        )
+        agent = _agent(settings, registry, node, queues, metrics, alerts)
         # Only faster: what is loaded by now stays, and to look through it all for garbage stops everything for 50 ms.
         gc.collect()
         gc.freeze()
         await agent.run(stop)
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """The reconcilers, in the order in which they come to do something, and what keeps their pictures true."""
+async def _open_api(
+    settings: Settings,
+    registry: Registry,
+    outside: Outside,
+    node: _Node,
+    looks: Looks,
+    status: Callable[[], Awaitable[NodeStatus]],
+    inspection: LocalInspection,
+    certificate: ApiCertificate | None,
+) -> grpc.aio.Server:
+    """Serves the API. Raises Refused."""
+    defaults, engine = settings.defaults, outside.engine
+    preview = Preview(node.reconcilers)
+    adopter = Adopter(settings.node, defaults, registry, engine, node.picture, outside.proxy, _guard(settings))
+    containers = partial(engine.containers, settings.node)
+    plane = LocalControlPlane(settings.node, registry, defaults, preview, containers, status, looks, adopter)
+    files = LocalFiles(settings.node, registry, preview, _site(settings), settings.files)
+    door = await open_door(settings, registry)
+    tls = await asyncio.to_thread(make_tls, settings, certificate)
+    bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)
+    return await listen.start(plane, inspection, files, door, Path(settings.api.socket), tls, bounds)
 
-    reconcilers: tuple[Reconciler, ...]
-    watchers: Mapping[str, Task]
-    waiters: Waiters
-    picture: Picture
-    undefined: Undefined
+
+def _agent(
+    settings: Settings,
+    registry: Registry,
+    node: _Node,
+    queues: Mapping[str, WorkQueue],
+    metrics: Metrics,
+    alerts: Alerts | None,
+) -> Agent:
+    telling: Mapping[str, Task] = {"alerts": partial(alerts.run, registry.subscribe)} if alerts else {}
+    loops = Loops(
+        drivers=_drivers(settings, node.reconcilers, registry, queues, metrics),
+        watchers={**node.watchers, **telling},
+        wakes=Wakes(queues, registry, node.waiters),
+        rollouts=Rollouts(registry, metrics),
+    )
+    how = settings.loop
+    return Agent(registry, loops, resync_seconds=how.resync_seconds, stop_seconds=how.stop_seconds)
 
 
 def _assemble(
