@@ -92,4 +92,6 @@ def _environment(event: NodeEvent, own: Mapping[str, str]) -> dict[str, str]:
 
 
 def _ended(code: int) -> str:
-    return f"ended with status {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    # Of real-time signals only the first and the last have names.
+    names = {one.value: one.name for one in signal.Signals}
+    return f"ended with status {code}" if code > 0 else f"was ended by {names.get(-code, f'signal {-code}')}"

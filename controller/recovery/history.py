@@ -33,8 +33,13 @@ def file_name(node: str, at: datetime) -> str:
 def snapshots(where: Path, node: str) -> dict[Path, datetime]:
     """The node's snapshots in a folder and when they were taken, oldest first. Raises OSError."""
     name = re.compile(rf"mcp-{re.escape(node)}-(\d{{8}}T\d{{6}}\.\d{{6}}Z)\.tar\.gz")
-    found = ((path, name.fullmatch(path.name)) for path in sorted(where.iterdir()))
-    return {path: datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC) for path, match in found if match}
+    found: dict[Path, datetime] = {}
+    for path in sorted(where.iterdir()):
+        # Somebody may have called another file so, with a time that there is not.
+        with suppress(ValueError):
+            if match := name.fullmatch(path.name):
+                found[path] = datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC)
+    return found
 
 
 def failed(settings: Settings, sentence: str) -> None:

@@ -194,6 +194,8 @@ async def test_what_it_says_of_a_failure_stands_in_the_agents_log(
     assert capfd.readouterr() == ("", "out\nnobody there\n")
     attempt = await tell(script("kill -TERM $$"))
     assert (attempt.outcome, attempt.detail) == (Outcome.FAILED, "was ended by SIGTERM")
+    attempt = await tell(script("kill -40 $$"))
+    assert (attempt.outcome, attempt.detail) == (Outcome.FAILED, "was ended by signal 40")
 
 
 async def test_one_that_reads_nothing_may_do_so(script: Callable[[str], Path]) -> None:

@@ -36,6 +36,13 @@ async def test_the_last_good_one_is_told_and_that_it_is_too_old(lite_settings: S
     assert late == f"the last one is of {now:%Y-%m-%d %H:%M} UTC, and one is expected every 13 h"
 
 
+async def test_a_file_of_a_time_that_there_is_not_is_none_of_them(lite_settings: Settings) -> None:
+    await filled(lite_settings, "hello")
+    now = take(lite_settings).manifest.taken_at
+    (history.folder(lite_settings) / f"mcp-{lite_settings.node}-20261399T999999.000000Z.tar.gz").touch()
+    assert history.look(lite_settings, now).taken_at == now
+
+
 async def test_one_that_failed_is_told_until_a_good_one_comes(lite_settings: Settings) -> None:
     await filled(lite_settings, "hello")
     folder = history.folder(lite_settings)
