@@ -69,6 +69,14 @@ class StaleGeneration(McpError):
     code = grpc.StatusCode.ABORTED
     exit_code = ExitCode.REFUSED
 
+    @classmethod
+    def check(cls, name: str, current: int, expected: int | None) -> None:
+        """Raises it unless nothing is expected, or just that; generation 0 is that of a service that is not there."""
+        if expected is not None and expected != current:
+            raise cls(
+                f'service "{name}" is at generation {current}, not {expected}: look at it again before you change it'
+            )
+
 
 class NotFound(McpError):
     """There is no such service, or no such part of one."""

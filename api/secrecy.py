@@ -47,6 +47,18 @@ def shown(spec: ServiceSpec) -> ServiceSpec:
     return spec.model_copy(update={"components": tuple(map(hidden, spec.components))})
 
 
+def marked_as(spec: ServiceSpec, now: ServiceSpec) -> ServiceSpec:
+    """The definition with the marks that `now` has on its variables, beside its own: what is secret was so before."""
+    marks = {component.name: component.secret_env for component in now.components}
+    components = []
+    for component in spec.components:
+        names = [entry.partition("=")[0] for entry in component.env]
+        more = [name for name in marks.get(component.name, ()) if names.count(name) == 1]
+        marked = tuple(dict.fromkeys((*component.secret_env, *more)))
+        components.append(component.model_copy(update={"secret_env": marked}))
+    return spec.model_copy(update={"components": tuple(components)})
+
+
 def mask_marked(entry: str, names: Collection[str]) -> str:
     """An entry `KEY=value`, with the value hidden where `names` has its key."""
     name, equals, _ = entry.partition("=")

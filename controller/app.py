@@ -100,8 +100,9 @@ async def _serve(settings: Settings) -> None:
         node = _assemble(settings, registry, issuers, outside, {name: queue.add for name, queue in queues.items()})
         certificate = await asyncio.to_thread(open_certificate, settings, ca, utc_now)
         alerts = _alerts(settings, metrics)
-        snapshots = partial(_snapshots, settings)
-        inspector = Inspector(settings.node, registry, outside.parts, node.undefined.beside, snapshots, utc_now)
+        inspector = Inspector(
+            settings.node, registry, outside.parts, node.undefined.beside, partial(_snapshots, settings), utc_now
+        )
         inspection = LocalInspection.of(
             settings, registry, outside.engine, node.picture, inspector.status, certificate, alerts
         )
@@ -110,7 +111,7 @@ async def _serve(settings: Settings) -> None:
         # Streams last as long as their callers: they are told to come back rather than waited for.
         stack.push_async_callback(api.stop, 0)
         metrics.watch_services(partial(_services, loop, registry))
-        metrics.watch_snapshots(snapshots)
+        metrics.watch_snapshots(lambda: asyncio.run_coroutine_threadsafe(inspector.snapshots(), loop).result())
         if certificate is not None:
             metrics.watch_certificate(lambda: certificate.shown().not_after)
         ready = partial(_problem, loop, inspector)
@@ -138,7 +139,7 @@ async def _open_api(
     adopter = Adopter(settings.node, defaults, registry, engine, node.picture, outside.proxy, _guard(settings))
     containers = partial(engine.containers, settings.node)
     plane = LocalControlPlane(settings.node, registry, defaults, preview, containers, status, looks, adopter)
-    files = LocalFiles(settings.node, registry, preview, _site(settings), settings.files)
+    files = LocalFiles(registry, preview, _site(settings), settings.files)
     door = await open_door(settings, registry)
     tls = await asyncio.to_thread(make_tls, settings, certificate)
     bounds = listen.Bounds(settings.api.max_message_bytes, settings.api.max_streams, settings.api.max_connections)

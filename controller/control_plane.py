@@ -8,10 +8,10 @@ from uuid import uuid4
 
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, DRAINED, Adopted, Applied, Deleted, Looked, Watched
 from api.diff import diff
-from api.errors import NotFound, Refused, StaleGeneration, Unreachable
+from api.errors import Refused, StaleGeneration, Unreachable
 from api.files import ServiceFile
 from api.resolve import Defaults
-from api.secrecy import shown, with_stored_secrets
+from api.secrecy import marked_as, shown, with_stored_secrets
 from api.service import Change, Container, Event, Finalizer, NodeStatus, Revision, Service
 from api.spec import ServiceSpec
 from controller import wishes
@@ -93,6 +93,9 @@ class LocalControlPlane:
         if before is not None and fields and shown(before.spec) == shown(spec):
             # A history of what may be shown would not tell what it was about.
             note = note or f"another value of {', '.join(field.path for field in fields)}"
+        if fields and all(field.path.endswith(".secret_env") for field in fields):
+            # The marks of today are shown in all of the history.
+            note = note or f"what is secret: {', '.join(field.path for field in fields)}"
         service, change = await self._registry.apply(spec, actor=actor, expected_generation=expected, note=note)
         return Applied(service, change, fields)
 
@@ -101,7 +104,7 @@ class LocalControlPlane:
     ) -> Applied:
         await self._admission.admit(spec)
         before = await self._registry.service(spec.name)
-        _refuse_stale(spec.name, before, expected)
+        StaleGeneration.check(spec.name, before.generation if before else 0, expected)
         if before is None:
             service, change = _newborn(spec, self._node), Change.CREATED
         elif before.deleting:
@@ -124,7 +127,7 @@ class LocalControlPlane:
                 await self._registry.request_deletion(name, actor=actor, expected_generation=expected_generation)
             )
         service = await self.get(name)
-        _refuse_stale(name, service, expected_generation)
+        StaleGeneration.check(name, service.generation, expected_generation)
         if not service.deleting:
             service = service.model_copy(update={"deletion_requested_at": datetime.now(UTC)})
         return Deleted(service, await self._preview.delete(service))
@@ -149,6 +152,9 @@ class LocalControlPlane:
         """Has a service, or one component of it, run or be kept stopped."""
         async with self._admitting:
             service = await self.get(name)
+            if component and not service.spec.active and await self._drained(name):
+                # It is the node that is kept empty: what one component shall do later changes nothing of that.
+                note = DRAINED
             return await self._apply(wishes.with_active(service.spec, component, active), actor, note=note)
 
     async def restart(self, name: str, component: str = "", *, actor: str) -> Service:
@@ -156,9 +162,10 @@ class LocalControlPlane:
         return await self._registry.restart(name, component, actor=actor)
 
     async def revisions(self, name: str) -> tuple[Revision, ...]:
-        """What a service was to be, oldest first."""
-        await self.get(name)
-        return await self._registry.revisions(name)
+        """What a service was to be, oldest first; what it marks as secret now is so in what it was before, too."""
+        marks = (await self.get(name)).spec
+        revisions = await self._registry.revisions(name)
+        return tuple(one.model_copy(update={"spec": marked_as(one.spec, marks)}) for one in revisions)
 
     async def rollback(self, name: str, generation: int = 0, *, actor: str, dry_run: bool = False) -> Applied:
         """Makes an earlier revision the desired state again."""
@@ -168,7 +175,7 @@ class LocalControlPlane:
             # The image brought last comes first, and what runs now is what its tag stands for.
             brought = {one.reference: one.digest for one in reversed(await self._registry.pulled_images())}
             running = {one.image: one.digest for one in service.components if one.digest}
-            spec = wishes.rerun(revision, self._defaults, brought | running)
+            spec = marked_as(wishes.rerun(revision, self._defaults, brought | running), service.spec)
             note = f"rolled back to generation {revision.generation}"
             if spec.active and await self._drained(name):
                 spec, note = spec.model_copy(update={"active": False}), DRAINED
@@ -203,10 +210,7 @@ class LocalControlPlane:
 
     async def get(self, name: str) -> Service:
         """One service. Raises NotFound."""
-        service = await self._registry.service(name)
-        if service is None:
-            raise NotFound.service(name, self._node)
-        return service
+        return await self._registry.required(name)
 
     async def services(self) -> tuple[Service, ...]:
         """All services of the node, by name."""
@@ -263,14 +267,6 @@ class LocalControlPlane:
     async def node_status(self) -> NodeStatus:
         """The agent and what it depends on."""
         return await self._node_status()
-
-
-def _refuse_stale(name: str, service: Service | None, expected: int | None) -> None:
-    current = service.generation if service else 0
-    if expected is not None and expected != current:
-        raise StaleGeneration(
-            f'service "{name}" is at generation {current}, not {expected}: look at it again before you change it'
-        )
 
 
 def _newborn(spec: ServiceSpec, node: str) -> Service:

@@ -109,7 +109,7 @@ class Doctor:
         return (checks.api_certificate(shown.not_after, shown.problem, utc_now(), given=given),)
 
     async def _snapshots(self) -> tuple[Finding, ...]:
-        found = await asyncio.to_thread(history.look, self.settings, utc_now())
+        found = (await self.status()).snapshots
         return (checks.snapshots(found, history.folder(self.settings)),)
 
     async def _registry(self) -> tuple[Finding, ...]:

@@ -27,8 +27,7 @@ _PATIENCE: Final = 300.0
 class LocalFiles:
     """The files of this node; implements api.files.Files."""
 
-    def __init__(self, node: str, registry: Registry, preview: Preview, site: Site, settings: FileSettings) -> None:
-        self._node = node
+    def __init__(self, registry: Registry, preview: Preview, site: Site, settings: FileSettings) -> None:
         self._preview = preview
         self._registry = registry
         self._site = site
@@ -62,7 +61,7 @@ class LocalFiles:
     ) -> Removal:
         """Takes a push back."""
         if dry_run:
-            found = await self._service(service)
+            found = await self._registry.required(service)
             file = await self._registry.files.removal(service, path, actor=actor, delete=delete)
             return Removal(file=file, planned=await self._planned(found, file))
         keep = self._settings.keep
@@ -90,7 +89,7 @@ class LocalFiles:
 
     async def files(self, service: str, *, history: bool = False) -> tuple[ServiceFile, ...]:
         """The files of a service."""
-        found = await self._service(service)
+        found = await self._registry.required(service)
         return await self._registry.files.history(service) if history else found.files
 
     async def _planned(self, service: Service, file: ServiceFile) -> str:
@@ -98,12 +97,6 @@ class LocalFiles:
         actions = await self._preview.apply(service.model_copy(update={"files": (*others, file)}))
         told = (one.description for one in actions if (one.resource, one.subject) == (Files.name, file.path))
         return next(told, "")
-
-    async def _service(self, name: str) -> Service:
-        found = await self._registry.service(name)
-        if found is None:
-            raise NotFound.service(name, self._node)
-        return found
 
     async def _check_component(self, target: FileTarget) -> None:
         service = await self._registry.service(target.service)

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import Future
 from importlib.metadata import version
+from threading import Thread
+from typing import TypeVar
 
 from api.conditions import ConditionType, Status
 from api.errors import RegistryUnavailable
 from api.service import NodeStatus, PartStatus, Service, SnapshotStatus, UndefinedService
 from controller.registry import Registry
 from reconcilers.base import Clock, Terminal, Transient
+
+T = TypeVar("T")
 
 Look = Callable[[], Awaitable[str]]
 """Says in a few words what a part is; raises Transient, Terminal or RegistryUnavailable where it does not answer."""
@@ -35,6 +40,7 @@ class Inspector:
         self._parts: Mapping[str, Look] = {"registry": self._ping_registry, **parts}
         self._undefined = undefined
         self._snapshots = snapshots
+        self._looking: asyncio.Future[SnapshotStatus] | None = None
         self._clock = clock
         self._started_at = clock()
 
@@ -51,9 +57,19 @@ class Inspector:
             suspended=sum(service.suspended is not None for service in services),
             parts=tuple(parts),
             undefined=self._undefined(services),
-            snapshots=await asyncio.to_thread(self._snapshots),
+            snapshots=await self.snapshots(),
             at=self._clock(),
         )
+
+    async def snapshots(self) -> SnapshotStatus:
+        """How it stands with snapshots, within two seconds: their folder may be another machine's, and hang."""
+        if self._looking is None or self._looking.done():
+            self._looking = _beside(self._snapshots)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await asyncio.shield(self._looking)
+        except TimeoutError:
+            return SnapshotStatus(problem=f"the folder of snapshots does not answer within {_PATIENCE:g} s")
 
     async def problem(self) -> str | None:
         """What keeps the agent from its work, in one sentence; None: nothing."""
@@ -63,6 +79,20 @@ class Inspector:
     async def _ping_registry(self) -> str:
         await self._registry.ping()
         return "answers"
+
+
+def _beside(look: Callable[[], T]) -> asyncio.Future[T]:
+    """Looks in a thread of its own, which nobody has to wait for, not even who ends the agent."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(look())
+        except BaseException as error:
+            found.set_exception(error)
+
+    Thread(target=run, name="snapshots", daemon=True).start()
+    return asyncio.wrap_future(found)
 
 
 async def look_at(name: str, look: Look) -> PartStatus:

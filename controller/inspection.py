@@ -8,7 +8,7 @@ from typing import Self
 from api.errors import NotFound, Unreachable
 from api.inspection import Exported, ExportFormat, Finding, LogLine, LogQuery, NodeUsage
 from api.resolve import Defaults, resolve
-from api.secrecy import secret_values, without_secrets
+from api.secrecy import marked_as, secret_values, without_secrets
 from api.service import NodeStatus, Service
 from controller.alerts.alerts import Alerts
 from controller.certificate import ApiCertificate
@@ -55,14 +55,15 @@ class LocalInspection:
 
     async def logs(self, query: LogQuery) -> AsyncGenerator[tuple[LogLine, ...], None]:
         """Lines as they are there, oldest first; to follow ends with the service."""
-        service = await self._service(query.service)
+        service = await self._registry.required(query.service)
         _refuse_unknown(service, query.component)
         over = asyncio.Event()
-        end = asyncio.create_task(self._set_when_gone(query.service, over), name="logs-service-gone")
+        secrets: set[str] = set()
+        end = asyncio.create_task(self._accompany(query.service, secrets, over), name="logs-service")
         try:
             # A container may be of an earlier definition.
-            revisions = await self._registry.revisions(query.service)
-            secrets = {value for revision in revisions for value in secret_values(revision.spec)}
+            for revision in await self._registry.revisions(query.service):
+                secrets |= set(secret_values(marked_as(revision.spec, service.spec)))
             async with aclosing(self._logs.read(query, over)) as batches:
                 async for batch in batches:
                     yield tuple(_without(secrets, line) for line in batch) if secrets else batch
@@ -71,10 +72,12 @@ class LocalInspection:
         finally:
             end.cancel()
 
-    async def _set_when_gone(self, name: str, over: asyncio.Event) -> None:
+    async def _accompany(self, name: str, secrets: set[str], over: asyncio.Event) -> None:
+        """Adds what becomes secret meanwhile; tells once the service is gone."""
         # Subscribed before it is looked at: its end is not missed.
         async with self._registry.subscribe() as changes:
-            while await self._registry.service(name) is not None:
+            while (service := await self._registry.service(name)) is not None:
+                secrets |= set(secret_values(service.spec))
                 async for change in changes:
                     if change.service == name:
                         break
@@ -92,7 +95,7 @@ class LocalInspection:
 
     async def export(self, name: str, form: ExportFormat) -> Exported:
         """Files that run a service without us."""
-        service = await self._service(name)
+        service = await self._registry.required(name)
         others = [await self._registry.service(other) for other in service.spec.depends_on]
         needed = [
             component.container_name
@@ -101,12 +104,6 @@ class LocalInspection:
             for component in resolve(other.spec, self._defaults).components
         ]
         return export(service, resolve(service.spec, self._defaults), self._node, form, needed)
-
-    async def _service(self, name: str) -> Service:
-        service = await self._registry.service(name)
-        if service is None:
-            raise NotFound.service(name, self._node)
-        return service
 
 
 def _without(secrets: Collection[str], line: LogLine) -> LogLine:

@@ -43,7 +43,7 @@ class DesiredState:
         row = self._row(transaction.session, spec.name)
         if row is not None and row.deletion_requested_at is not None:
             raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
-        _refuse_stale(spec.name, row, expected)
+        StaleGeneration.check(spec.name, row.generation if row else 0, expected)
         if row is None:
             change = Change.CREATED
             row = self._create(transaction.session, spec, actor, now)
@@ -78,7 +78,7 @@ class DesiredState:
     ) -> Service:
         """Marks a service for deletion, once. Raises NotFound, StaleGeneration."""
         row = self._existing(transaction.session, name)
-        _refuse_stale(name, row, expected)
+        StaleGeneration.check(name, row.generation if row else 0, expected)
         if row.deletion_requested_at is None:
             row.deletion_requested_at = row.updated_at = now
             transaction.changed(name, ChangeKind.SPEC)
@@ -234,11 +234,3 @@ def _ask_again(transaction: Transaction, row: ServiceRow, now: datetime) -> None
         row.components = components
         transaction.session.flush()
         transaction.changed(row.name, ChangeKind.SPEC)
-
-
-def _refuse_stale(name: str, row: ServiceRow | None, expected: int | None) -> None:
-    current = row.generation if row else 0
-    if expected is not None and expected != current:
-        raise StaleGeneration(
-            f'service "{name}" is at generation {current}, not {expected}: look at it again before you change it'
-        )

@@ -5,6 +5,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import text
 
+from api.errors import NotFound
 from api.service import Certificate, Change, Component, Event, Finalizer, Revision, RouteClaim, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
@@ -119,6 +120,12 @@ class Registry:
     async def service(self, name: str) -> Service | None:
         """The service, or None."""
         return await self._store.recall(name, self._one)
+
+    async def required(self, name: str) -> Service:
+        """The service. Raises NotFound."""
+        if (service := await self.service(name)) is None:
+            raise NotFound.service(name, self._node)
+        return service
 
     async def services(self) -> tuple[Service, ...]:
         """All services of the node, by name."""

@@ -396,6 +396,31 @@ async def test_what_is_applied_to_a_drained_node_is_stored_and_waits_until_it_is
     assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active, "a person stopped it, not its node"
 
 
+async def test_a_component_that_is_stopped_and_started_leaves_its_node_drained(plane: LocalControlPlane) -> None:
+    await plane.apply(spec(), actor="ann")
+    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    for active in (False, True):
+        await plane.set_active("hello", "web", active=active, actor="bob")
+        assert not (await plane.apply(spec(), actor="ann")).service.spec.active
+    assert (await plane.set_active("hello", active=True, actor="bob")).service.spec.active
+
+
+async def test_what_is_marked_as_secret_was_so_before(plane: LocalControlPlane) -> None:
+    def marked(*names: str) -> ServiceSpec:
+        (web,) = spec().components
+        update = {"env": ("DSN=first-secret", "LEVEL=1"), "secret_env": names}
+        return spec().model_copy(update={"components": (web.model_copy(update=update),)})
+
+    await plane.apply(marked(), actor="ann")
+    await plane.apply(marked("DSN"), actor="ann")
+    first, second = await plane.revisions("hello")
+    assert [one.spec.components[0].secret_env for one in (first, second)] == [("DSN",), ("DSN",)]
+    assert second.note == "what is secret: components[web].secret_env"
+    # The way back gives out nothing, either.
+    await plane.rollback("hello", 1, actor="eve")
+    assert (await plane.get("hello")).spec == marked("DSN")
+
+
 async def test_a_rollback_starts_nothing_on_a_drained_node(plane: LocalControlPlane) -> None:
     await plane.apply(spec(version="v1"), actor="ann")
     await plane.apply(spec(version="v2"), actor="ann")

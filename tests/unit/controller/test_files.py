@@ -42,9 +42,7 @@ async def client(lite: Registry, root: Path, tmp_path: Path) -> AsyncIterator[Cl
     """A client of an agent's files, over a real socket; service `hello` is there."""
     await lite.apply(spec(), actor="ann")
     site = Site(str(root), (str(root / "hello/private"),))
-    local = LocalFiles(
-        "rift", lite, Preview((Files(lite.files, site, MOST),)), site, FileSettings(max_bytes=MOST, keep=2)
-    )
+    local = LocalFiles(lite, Preview((Files(lite.files, site, MOST),)), site, FileSettings(max_bytes=MOST, keep=2))
     async with served(local, f"unix://{tmp_path}/s") as client:
         yield client
 

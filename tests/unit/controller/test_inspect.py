@@ -1,6 +1,7 @@
 """How the agent's parts are, and what keeps the agent from its work."""
 
 import asyncio
+import threading
 from collections.abc import Collection
 
 import pytest
@@ -69,6 +70,27 @@ async def test_a_part_that_hangs_is_not_waited_for(lite: Registry, monkeypatch: 
     monkeypatch.setattr(inspect, "_PATIENCE", 0.05)
     problem = await Inspector("rift", lite, {"podman": hangs}, nothing, SnapshotStatus, lambda: NOW).problem()
     assert problem == "podman: does not answer within 0.05 s"
+
+
+async def test_a_folder_of_snapshots_that_hangs_is_not_waited_for(
+    lite: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "_PATIENCE", 0.05)
+    answer, looks = threading.Event(), []
+
+    def look() -> SnapshotStatus:
+        looks.append(1)
+        answer.wait()
+        return SnapshotStatus(taken_at=NOW)
+
+    inspector = Inspector("rift", lite, {}, nothing, look, lambda: NOW)
+    for _ in range(3):
+        problem = (await inspector.status()).snapshots.problem
+        assert problem == "the folder of snapshots does not answer within 0.05 s"
+    assert len(looks) == 1, "one look at a time"
+    answer.set()
+    monkeypatch.setattr(inspect, "_PATIENCE", 5)
+    assert (await inspector.status()).snapshots == SnapshotStatus(taken_at=NOW)
 
 
 async def test_a_registry_that_is_away_is_in_the_way(lite: Registry) -> None:
