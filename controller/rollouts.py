@@ -45,6 +45,8 @@ class Rollouts:
         self._registry = registry
         self._metrics = metrics
         self._under_way: set[str] = set()
+        self._told: dict[str, int] = {}
+        """The generations that nothing is to be told of any more, as they were ready once or nobody follows them."""
         self._failed: set[str] = set()
         """Those that a person was needed for, and that are not as defined since."""
 
@@ -55,6 +57,10 @@ class Rollouts:
         async for change in changes:
             if change.kind is ChangeKind.SPEC:
                 self._under_way.add(change.service)
+            elif change.kind is ChangeKind.GONE:
+                # The next service of that name begins at the first generation.
+                self._forget(change.service)
+                self._told.pop(change.service, None)
             elif change.event is not None and needs_a_person(change.event):
                 self._failed.add(change.service)
             elif change.kind in _TELLING and self._follows(change.service):
@@ -63,6 +69,8 @@ class Rollouts:
 
     async def _take_over(self) -> None:
         """Follows the generations and failures whose beginning the timeline tells, and not their end."""
+        # In this order: of a generation that comes in between, the changes tell.
+        services = await self._registry.services()
         open_ends: dict[str, int] = {}
         for event in await self._registry.events(limit=_ALL_EVENTS):
             # A container is created, too.
@@ -74,9 +82,11 @@ class Rollouts:
                 self._failed.add(event.service)
             elif event.kind in (READY, RECOVERED):
                 self._failed.discard(event.service)
-        for service in await self._registry.services():
+        for service in services:
             if open_ends.get(service.name) == service.generation:
                 self._under_way.add(service.name)
+            else:
+                self._told[service.name] = service.generation
             if self._follows(service.name):
                 await self._look(service.name)
 
@@ -88,16 +98,19 @@ class Rollouts:
         ready = service.condition(ConditionType.READY)
         if ready is None or convergence(service, service.generation)[0] is not Convergence.DONE:
             return
-        under_way = name in self._under_way
+        # The same definition once more is a change, too, and no rollout.
+        under_way = name in self._under_way and service.generation > self._told.get(name, 0)
         if not under_way and any(component.restarts for component in service.components):
             # With each start it seems to be over. It is once the restarts are forgotten.
             return
+        # To be stopped, as its definition says, is no way of being ready.
+        if ready.status is Status.TRUE:
+            if under_way:
+                await self._tell_ready(service, ready)
+            elif name in self._failed:
+                await self._tell(service, RECOVERED, f"{ready.message} again")
+        # Only now: what could not be written is told with the next change.
         self._forget(name)
-        if ready.status is not Status.TRUE:
-            # Stopped, as its definition says: that is no way of being ready.
-            return
-        event = self._ready(service, ready) if under_way else _recovered(service, ready)
-        await self._registry.report(name, Report(events=(event,)))
 
     def _follows(self, name: str) -> bool:
         return name in self._under_way or name in self._failed
@@ -106,15 +119,14 @@ class Rollouts:
         self._under_way.discard(name)
         self._failed.discard(name)
 
-    def _ready(self, service: Service, ready: Condition) -> EventDraft:
+    async def _tell_ready(self, service: Service, ready: Condition) -> None:
         seconds = (ready.last_transition - service.updated_at).total_seconds()
-        if seconds < 0:
-            message = f"{ready.message}: there was nothing to do"
-        else:
-            message = f"{ready.message}, after {seconds:.2f} s"
+        after = ": there was nothing to do" if seconds < 0 else f", after {seconds:.2f} s"
+        await self._tell(service, READY, f"{ready.message}{after}")
+        self._told[service.name] = service.generation
+        if seconds >= 0:
             self._metrics.time_to_ready.observe(seconds)
-        return EventDraft(READY, message, _ACTOR, service.generation)
 
-
-def _recovered(service: Service, ready: Condition) -> EventDraft:
-    return EventDraft(RECOVERED, f"{ready.message} again", _ACTOR, service.generation)
+    async def _tell(self, service: Service, kind: str, message: str) -> None:
+        event = EventDraft(kind, message, _ACTOR, service.generation)
+        await self._registry.report(service.name, Report(events=(event,)))

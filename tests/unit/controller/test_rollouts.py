@@ -8,7 +8,7 @@ import pytest
 
 from api.conditions import Reason, Status
 from api.errors import RegistryUnavailable
-from api.service import Event, Service
+from api.service import Event, Finalizer, Service
 from controller.metrics import Metrics
 from controller.registry import ChangeKind, EventDraft, Registry, RegistryChange, Report
 from controller.registry.subscription import Hub
@@ -144,6 +144,74 @@ async def test_a_failure_that_is_over_while_no_agent_runs_is_told_by_the_next(tm
             await fail(parts, Reason.PORTS_EXHAUSTED)
             await parts.converge()
     await registry.close()
+
+
+async def test_the_same_definition_once_more_is_no_rollout(followed: Followed) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    await followed.converge()
+    await followed.told()
+    for told in (["ready", "recovered"], ["ready", "recovered", "recovered"]):
+        await fail(followed, Reason.IMAGE_PULL_FAILED)
+        await followed.told()
+        await followed.registry.apply(spec(), actor="ann")
+        await followed.converge()
+        assert [event.kind for event in await followed.told("ready", "recovered")] == told
+    assert followed.observed == (1, 300)
+
+
+async def test_the_same_definition_once_more_is_no_rollout_for_the_next_agent_either(tmp_path: object) -> None:
+    registry = await Registry.open(f"sqlite:///{tmp_path}/registry.db", "rift", clock=SteppingClock())
+    parts = Followed(registry)
+    await registry.apply(spec(), actor="ann")
+    await registry.restart("hello", actor="ann")
+    await parts.converge(2)
+    async with registry.subscribe() as changes:
+        running = asyncio.create_task(parts.rollouts.run(changes))
+        await parts.told()
+        await fail(parts, Reason.PORTS_EXHAUSTED, 2)
+        await parts.told()
+        await registry.apply(spec(), actor="ann")
+        await parts.converge(2)
+        assert [event.kind for event in await parts.told("ready", "recovered")] == ["recovered"]
+        running.cancel()
+    await registry.close()
+
+
+async def test_one_that_is_defined_again_once_it_is_gone_is_told_again(followed: Followed) -> None:
+    for count in (1, 2):
+        await followed.registry.apply(spec(), actor="ann")
+        await followed.converge()
+        assert [event.generation for event in await followed.told()] == [1] * count
+        await followed.registry.request_deletion("hello", actor="ann")
+        for finalizer in Finalizer:
+            await followed.registry.remove_finalizer("hello", finalizer)
+
+
+@pytest.mark.parametrize("kind", ["ready", "recovered"])
+async def test_what_could_not_be_written_is_told_with_the_next_change(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    if kind == "recovered":
+        await followed.converge()
+        await followed.told()
+        await fail(followed, Reason.PORTS_EXHAUSTED)
+    await followed.told()
+    report = followed.registry.report
+
+    async def refuse(service: str, told: Report) -> None:
+        if told.events:
+            raise RegistryUnavailable("gone for a moment")
+        await report(service, told)
+
+    with monkeypatch.context() as away:
+        away.setattr(followed.registry, "report", refuse)
+        await followed.converge()
+        assert await followed.told(kind) == []
+    await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
+    await followed.converge()
+    assert len(await followed.told(kind)) == 1
+    assert followed.observed[0] == 1
 
 
 async def test_to_be_stopped_is_no_way_of_being_ready(followed: Followed) -> None:
