@@ -4,7 +4,7 @@ Each function is a part of one transaction; see controller.registry.files for
 the whole of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Any, Final
@@ -104,6 +104,7 @@ class FileRows:
         row = rows[-1] if rows and rows[-1].current else None
         if row is None:
             self._refuse_too_many(session, service.name)
+        wanted = wanted | _still_asked(row, wanted)
         if row is not None and all(getattr(row, name) == wanted[name] for name in _PUSHED):
             row.laid, row.actor, row.at = False, actor, now
         else:
@@ -192,6 +193,14 @@ class FileRows:
 
 def _lost(path: str, generation: int) -> str:
     return f"{path}: what was pushed until generation {generation} is not kept any more"
+
+
+def _still_asked(row: FileRow | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The restart of a push that is overtaken before it is laid down; of all components where two were named."""
+    if row is None or row.laid or not row.restart or wanted["removed"]:
+        return {}
+    alike = not wanted["restart"] or wanted["component"] == row.component
+    return {"restart": True, "component": row.component if alike else ""}
 
 
 def as_file(row: FileRow) -> ServiceFile:

@@ -132,6 +132,44 @@ async def test_a_restart_is_counted_once_the_changed_file_lies_there_and_never_f
     assert service.restarts == {"web": 2}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "restarts"),
+    [
+        ({"restart": True}, {}, {"web": 1, "task": 1}),
+        ({"restart": True, "component": "web"}, {}, {"web": 1}),
+        ({"restart": True, "component": "web"}, {"restart": True, "component": "web"}, {"web": 1}),
+        ({"restart": True, "component": "web"}, {"restart": True, "component": "task"}, {"web": 1, "task": 1}),
+        ({"restart": True}, {"restart": True, "component": "task"}, {"web": 1, "task": 1}),
+        ({}, {"restart": True, "component": "task"}, {"task": 1}),
+    ],
+)
+@pytest.mark.parametrize("content", [b"two", b"three"])
+async def test_a_restart_that_is_overtaken_is_counted_with_what_overtakes_it(
+    registry: Registry, content: bytes, first: dict[str, object], second: dict[str, object], restarts: dict[str, int]
+) -> None:
+    components = tuple(spec().components[0].model_copy(update={"name": name, "routes": ()}) for name in ("web", "task"))
+    await registry.apply(spec().model_copy(update={"components": components}), actor="ann")
+    await push(registry, b"one")
+    await registry.files.laid("hello", "app.toml", 1, changed=True)
+    overtaken = await push(registry, b"two", **first)
+    overtaking = await push(registry, content, **second)
+    for file in (overtaken, overtaking):
+        await registry.files.laid("hello", "app.toml", file.revision, changed=True)
+    service = await registry.service("hello")
+    assert service is not None
+    assert service.restarts == restarts
+    # It is over with that.
+    later = await push(registry, b"four")
+    assert (later.restart, later.component) == (False, "")
+
+
+async def test_who_takes_back_what_is_not_laid_down_yet_wants_no_restart(registry: Registry) -> None:
+    await registry.apply(spec(), actor="ann")
+    await push(registry, b"one", restart=True)
+    assert not (await take_back(registry)).restart
+    assert not (await push(registry, b"two")).restart
+
+
 async def test_what_is_stopped_is_not_restarted(registry: Registry) -> None:
     await registry.apply(spec().model_copy(update={"active": False}), actor="ann")
     await push(registry, b"one", restart=True)
