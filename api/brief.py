@@ -27,6 +27,7 @@ def brief(service: Service) -> Service:
         updated_at=service.updated_at,
         deletion_requested_at=service.deletion_requested_at,
         suspended=service.suspended,
+        drained=service.drained,
         conditions=tuple(condition for condition in service.conditions if condition.type in _SHOWN),
         components=service.components,
     )

@@ -202,6 +202,10 @@ class Client:
         answer = await self._call(self._stub.GetNodeStatus(request, metadata=self._metadata, timeout=self._timeout))
         return from_wire(answer.node, NodeStatus)
 
+    async def set_drained(self, drained: bool) -> None:
+        """Has what is applied to the node stored and not started, or no longer. What runs is not touched."""
+        await self._ask(self._stub.SetNodeDrained, pb.SetNodeDrainedRequest(drained=drained))
+
     async def _ask(self, method: Any, request: Any) -> Any:
         return await self._call(method(request, metadata=self._metadata, timeout=self._timeout))
 

@@ -11,7 +11,7 @@ DEFAULT_EVENTS = 100
 DEFAULT_LOOK_SECONDS = 30.0
 """So long `reconcile` may take to answer."""
 DRAINED = "drained with its node"
-"""The note of a revision that has a service stopped for its node's sake: until it is started, applying leaves it so."""
+"""The note of a revision that has a service stopped for its node's sake: `mcp node undrain` starts it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +157,8 @@ class ControlPlane(Protocol):
 
     async def node_status(self) -> NodeStatus:
         """The agent and what it depends on."""
+        ...
+
+    async def set_drained(self, drained: bool, *, actor: str) -> None:
+        """Has what is applied to the node stored and not started, or no longer. What runs is not touched."""
         ...

@@ -194,6 +194,11 @@ class ControlPlaneServicer(ControlPlaneServiceServicer):
         status = await self._plane.node_status()
         return pb.GetNodeStatusResponse(node=to_wire(status, service_pb2.NodeStatus()))
 
+    async def SetNodeDrained(self, request: pb.SetNodeDrainedRequest, context: Context) -> pb.SetNodeDrainedResponse:
+        """Has what is applied stored and not started, or no longer."""
+        await self._plane.set_drained(request.drained, actor=actor(context))
+        return pb.SetNodeDrainedResponse()
+
 
 def _fields(applied: Applied) -> list[service_pb2.FieldChange]:
     return [to_wire(field, service_pb2.FieldChange()) for field in applied.fields]

@@ -136,6 +136,13 @@ class Suspension(Model):
     """In the words of whoever asked for it."""
 
 
+class Drain(Model):
+    """Who has a node kept empty, and since when."""
+
+    actor: str
+    at: datetime
+
+
 class Service(Model):
     """A service in the registry."""
 
@@ -155,6 +162,8 @@ class Service(Model):
     deletion_requested_at: datetime | None = None
     suspended: Suspension | None = None
     """Set: no reconciler does anything to it until somebody resumes it."""
+    drained: bool = False
+    """Whether it is kept stopped for its node's sake, until `mcp node undrain` or `mcp start`."""
     finalizers: tuple[Finalizer, ...] = ()
     conditions: tuple[Condition, ...] = ()
     ports: tuple[PortAllocation, ...] = ()
@@ -322,6 +331,8 @@ class NodeStatus(Model):
     services: int
     ready: int
     suspended: int = 0
+    drained: Drain | None = None
+    """Set: what is applied is stored and not started, until somebody undrains it."""
     parts: tuple[PartStatus, ...] = ()
     undefined: tuple[UndefinedService, ...] = ()
     at: datetime | None = None

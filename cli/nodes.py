@@ -15,7 +15,7 @@ from cli.definitions import write
 from cli.options import Settings
 from cli.output import Output
 from cli.reports.nodes import ChangedNode, KnownNode, NodesReport
-from cli.views import nodes_table
+from cli.views import drain_line, nodes_table
 
 
 async def show(settings: Settings, *, parts: bool = False) -> int:
@@ -39,6 +39,8 @@ async def show(settings: Settings, *, parts: bool = False) -> int:
     for node in (node.status for node in known if parts and node.status):
         last = f"the last one is of {node.snapshots.taken_at:%Y-%m-%d %H:%M} UTC" if node.snapshots.taken_at else "none"
         output.line(f"snapshots: {node.snapshots.problem or last}")
+        if node.drained is not None:
+            output.line(drain_line(node, node.drained), "yellow")
     output.document(NodesReport(nodes=known))
     return ExitCode.UNREACHABLE if any(node.error for node in known) else ExitCode.DONE
 

@@ -31,6 +31,7 @@ _STYLES = {
     "Unknown": "yellow",
     "foreign": "dim",
     "stopped": "dim",
+    "drained": "yellow",
 }
 
 

@@ -32,6 +32,8 @@ def headline(service: Service, now: datetime) -> Row:
         return Row("", f"{name}: ready{since}", _GOOD)
     if ready is None or ready.observed_generation < service.generation:
         return Row("", f"{name}: generation {service.generation} was not looked at yet", _WAITS)
+    if ready.reason is Reason.STOPPED and service.drained:
+        return Row("", f"{name}: stopped{since}: {views.drained(service)}", _WAITS)
     if ready.reason is Reason.STOPPED:
         return Row("", f"{name}: stopped{since}, as defined", _ASIDE)
     style = _BAD if ready.reason.needs_a_person else _WAITS

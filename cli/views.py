@@ -10,6 +10,7 @@ from api.service import (
     Component,
     Container,
     ContainerState,
+    Drain,
     Event,
     FieldChange,
     NodeStatus,
@@ -81,6 +82,8 @@ def registry_table(services: Iterable[Service], now: datetime) -> Table:
 def _wish(service: Service) -> str:
     """What its registry wants of a service, and that it is left alone, where somebody said so."""
     wish = "deleting" if service.deleting else "running" if service.spec.active else "stopped"
+    if service.drained and not service.deleting:
+        wish = "drained"
     return f"{wish}, suspended" if service.suspended is not None else wish
 
 
@@ -170,6 +173,11 @@ def suspension(suspended: Suspension) -> str:
     return f"by {suspended.actor}: {suspended.reason}" if suspended.reason else f"by {suspended.actor}"
 
 
+def drained(service: Service) -> str:
+    """That it is stopped for its node's sake, and what ends that."""
+    return f"node {service.node} is drained; mcp node undrain {service.node}"
+
+
 def late_line(name: str, late: Collection[str]) -> str:
     """Who has not looked in time."""
     verb = "has" if len(late) == 1 else "have"
@@ -180,6 +188,8 @@ def _unready(service: Service) -> str:
     ready = service.condition(ConditionType.READY)
     if ready is None or ready.observed_generation < service.generation:
         return f"{Reason.PENDING}: generation {service.generation} has not been looked at yet"
+    if service.drained and ready.reason is Reason.STOPPED:
+        return f"{ready.reason}: {drained(service)}"
     if ready.status is Status.TRUE:
         flapping = service.condition(ConditionType.FLAPPING)
         return f"{Reason.FLAPPING}: {flapping.message}" if flapping and flapping.status is Status.TRUE else ""
@@ -189,7 +199,9 @@ def _unready(service: Service) -> str:
 def _desired(service: Service, spec: ComponentSpec | None) -> str:
     if service.deleting or spec is None:
         return "removed"
-    return "running" if service.spec.runs(spec.name) else "stopped"
+    if service.spec.runs(spec.name):
+        return "running"
+    return "drained" if service.drained and spec.active else "stopped"
 
 
 def _observed(service: Service, seen: Component | None) -> str:
@@ -209,8 +221,15 @@ def _running_version(service: Service, spec: ComponentSpec | None, seen: Compone
 
 def _problems(node: NodeStatus) -> Iterator[str]:
     yield from parts_lines(node)
+    if node.drained is not None:
+        yield drain_line(node, node.drained)
     if node.snapshots.problem:
         yield f"snapshots: {node.snapshots.problem}"
+
+
+def drain_line(node: NodeStatus, drain: Drain) -> str:
+    """Who has a node kept empty, since when, and what ends that."""
+    return f"drained by {drain.actor} at {moment(drain.at)}; mcp node undrain {node.node}"
 
 
 def parts_lines(node: NodeStatus) -> Iterator[str]:
@@ -339,6 +358,8 @@ def changes_between(old: Service | None, new: Service) -> Iterator[str]:
         yield f"{new.name} generation {new.generation}"
     if new.suspended != old.suspended:
         yield f"{new.name} " + (f"suspended {suspension(new.suspended)}" if new.suspended else "resumed")
+    if new.drained and not old.drained:
+        yield f"{new.name} is kept stopped: {drained(new)}"
     if new.deleting and not old.deleting:
         yield f"{new.name} is being deleted"
     for component in new.components:

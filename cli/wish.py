@@ -13,6 +13,7 @@ from cli.definitions import definition, set_active
 from cli.handover import Course
 from cli.options import Settings, target
 from cli.output import Output
+from cli.reports.changes import ApplyReport
 from cli.rollout import Order, Rollout, apply
 
 
@@ -110,13 +111,19 @@ async def drain(settings: Settings, node: str, *, active: bool, wait: bool, with
     settings = replace(settings, node=node)
     output = Output(settings)
     async with connected(settings) as client:
-        services = [
-            one for one in await client.services(brief=True) if one.spec.active is not active and not one.deleting
-        ]
-        if active:
-            services = [one for one in services if (await client.revisions(one.name))[-1].note == DRAINED]
+        # Before anything stops or starts: what somebody applies meanwhile is to go the same way.
+        await client.set_drained(not active)
+        known = [one for one in await client.services(brief=True) if not one.deleting]
+        services = [one for one in known if (one.drained if active else one.spec.active)]
+        what = (
+            "not drained any more"
+            if active
+            else f"drained: what is applied to it is stored, and not started, until mcp node undrain {node}"
+        )
+        output.line(f"node {node} is {what}", "yellow" if not active else "green")
         if not services:
             output.line(f"node {node} has nothing to {'start' if active else 'stop'}")
+            output.document(ApplyReport(dry_run=False, services=()))
             return 0
         orders = [Order(one.name, node, client, _activation(client, one.name, active)) for one in services]
         return await Rollout(output, list(map(Course[Applied], orders))).run(wait=wait, within=within)

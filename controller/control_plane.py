@@ -71,20 +71,15 @@ class LocalControlPlane:
             stored = await self._registry.service(spec.name)
             spec = with_stored_secrets(spec, stored.spec if stored else None)
             note = ""
-            if (spec.active or component) and await self._drained(spec.name):
+            if (spec.active or component) and await self._kept_stopped(stored):
                 spec, note = spec.model_copy(update={"active": False}), DRAINED
             if dry_run:
                 return await self._dry_apply(spec, expected_generation)
             return await self._apply(spec, actor, expected_generation, note)
 
-    async def _drained(self, name: str) -> bool:
-        """Whether the service is kept stopped for its node's sake; a new one is where any other is."""
-        service = await self._registry.service(name)
-        stopped = (service,) if service else await self._registry.services()
-        for one in stopped:
-            if not one.spec.active and wishes.drained(await self._registry.revisions(one.name)):
-                return True
-        return False
+    async def _kept_stopped(self, stored: Service | None) -> bool:
+        """Whether what is applied to it is not started, for its node's sake: what was started there by name runs."""
+        return (stored is None or not stored.spec.active) and await self._registry.drained() is not None
 
     async def _apply(self, spec: ServiceSpec, actor: str, expected: int | None = None, note: str = "") -> Applied:
         await self._admission.admit(spec)
@@ -152,7 +147,7 @@ class LocalControlPlane:
         """Has a service, or one component of it, run or be kept stopped."""
         async with self._admitting:
             service = await self.get(name)
-            if component and not service.spec.active and await self._drained(name):
+            if component and service.drained:
                 # It is the node that is kept empty: what one component shall do later changes nothing of that.
                 note = DRAINED
             return await self._apply(wishes.with_active(service.spec, component, active), actor, note=note)
@@ -177,7 +172,7 @@ class LocalControlPlane:
             running = {one.image: one.digest for one in service.components if one.digest}
             spec = marked_as(wishes.rerun(revision, self._defaults, brought | running), service.spec)
             note = f"rolled back to generation {revision.generation}"
-            if spec.active and await self._drained(name):
+            if spec.active and await self._kept_stopped(service):
                 spec, note = spec.model_copy(update={"active": False}), DRAINED
             if dry_run:
                 restored = await self._registry.files.restorable(name, revision.generation)
@@ -267,6 +262,11 @@ class LocalControlPlane:
     async def node_status(self) -> NodeStatus:
         """The agent and what it depends on."""
         return await self._node_status()
+
+    async def set_drained(self, drained: bool, *, actor: str) -> None:
+        """Has what is applied to the node stored and not started, or no longer."""
+        async with self._admitting:
+            await (self._registry.drain(actor=actor) if drained else self._registry.undrain())
 
 
 def _newborn(spec: ServiceSpec, node: str) -> Service:

@@ -55,6 +55,7 @@ class Inspector:
             services=len(services),
             ready=sum(_is_ready(service) for service in services),
             suspended=sum(service.suspended is not None for service in services),
+            drained=await self._registry.drained(),
             parts=tuple(parts),
             undefined=self._undefined(services),
             snapshots=await self.snapshots(),

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from api.control_plane import DRAINED
 from api.errors import NotFound
 from api.resolve import Defaults, resolve
 from api.service import Revision, Service
@@ -53,11 +52,6 @@ def rerun(revision: Revision, defaults: Defaults, known: Mapping[str, str]) -> S
             image = f"{_untagged(component.image)}@{digest}"
             spec = _with(spec, _component(spec, component.name).model_copy(update={"image": image}))
     return spec
-
-
-def drained(revisions: Sequence[Revision]) -> bool:
-    """Whether a service with these, oldest first, was stopped for its node's sake, and not started since."""
-    return bool(revisions) and revisions[-1].note == DRAINED
 
 
 def _component(spec: ServiceSpec, name: str) -> ComponentSpec:

@@ -51,6 +51,8 @@ async def _all(settings: Settings) -> int:
     for there, node in found:
         if not there:
             output.line(f"node {node.node} has no services")
+        if node.drained is not None:
+            output.note(f"node {node.node} is {views.drain_line(node, node.drained)}")
         for line in views.parts_lines(node):
             output.error(line)
     unasked, status = failures(output, answers)

@@ -32,6 +32,7 @@ METHODS: Final[Mapping[str, Rule]] = {
     "/mcp.v1.ControlPlaneService/WatchEvents": _READ,
     "/mcp.v1.ControlPlaneService/ListContainers": _READ,
     "/mcp.v1.ControlPlaneService/GetNodeStatus": _READ,
+    "/mcp.v1.ControlPlaneService/SetNodeDrained": _WRITE,
     "/mcp.v1.ControlPlaneService/SuspendService": _WRITE,
     "/mcp.v1.ControlPlaneService/ResumeService": _WRITE,
     "/mcp.v1.ControlPlaneService/ReconcileService": _WRITE,

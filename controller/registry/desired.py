@@ -8,13 +8,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from api.errors import NotFound, Refused, StaleGeneration
-from api.service import Change, Finalizer, Service, Suspension
+from api.service import Change, Drain, Finalizer, Service, Suspension
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.records import ChangeKind, EventDraft
 from controller.registry.store import Transaction
 from controller.registry.summary import asked_again, summarized
-from controller.registry.tables import RevisionRow, ServiceRow
+from controller.registry.tables import DrainRow, RevisionRow, ServiceRow
 from controller.registry.timeline import Timeline
 
 REVISIONS_KEPT: Final = 50
@@ -104,6 +104,20 @@ class DesiredState:
         """Has a service converged again; once more changes nothing. Raises NotFound."""
         self._resume(transaction, self._existing(transaction.session, name), actor, now)
         return self.read(transaction, name)
+
+    def drain(self, transaction: Transaction, actor: str, now: datetime) -> None:
+        """Notes that the node is to be kept empty; once more changes nothing."""
+        if transaction.session.get(DrainRow, self._node) is None:
+            transaction.session.add(DrainRow(node=self._node, actor=actor, at=now))
+
+    def undrain(self, transaction: Transaction) -> None:
+        """Notes that it is not any more."""
+        transaction.session.execute(delete(DrainRow).where(DrainRow.node == self._node))
+
+    def drained(self, transaction: Transaction) -> Drain | None:
+        """Who has the node kept empty, where it is."""
+        row = transaction.session.get(DrainRow, self._node)
+        return None if row is None else reading.as_model(Drain, row)
 
     def _suspend(self, transaction: Transaction, row: ServiceRow, suspension: Suspension) -> None:
         row.suspended = suspension

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Select, Text, bindparam, exists, or_, select, type_coerce
 from sqlalchemy.orm import Session
 
+from api.control_plane import DRAINED
 from api.fields import PortMapping
 from api.files import ServiceFile
 from api.model import Model
@@ -101,7 +102,15 @@ _REVISIONS = _Rows(Revision, RevisionRow)
 _FILES = _Rows(ServiceFile, FileRow, FileRow.__table__.columns["current"])
 
 _OWN = tuple(name for name in Service.model_fields if name in ServiceRow.__table__.columns)
-_SERVICES = _statements(ServiceRow, "name", _OWN)
+_IS_DRAINED = exists().where(
+    RevisionRow.node == ServiceRow.node,
+    RevisionRow.service == ServiceRow.name,
+    RevisionRow.generation == ServiceRow.generation,
+    RevisionRow.note == DRAINED,
+)
+_SERVICES = tuple(
+    statement.add_columns(_IS_DRAINED.label("drained")) for statement in _statements(ServiceRow, "name", _OWN)
+)
 
 
 def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
@@ -114,7 +123,7 @@ def _read(session: Session, which: dict[str, str]) -> tuple[Service, ...]:
     files = _FILES.read(session, which)
     return tuple(
         Service(
-            **dict(zip(_OWN, values, strict=True)),
+            **dict(zip((*_OWN, "drained"), values, strict=True)),
             # Sorted here: databases differ in what comes first.
             ports=tuple(sorted(ports[name], key=lambda port: (port.component, port.route, port.slot))),
             certificates=tuple(sorted(certificates[name], key=lambda certificate: certificate.hostname)),

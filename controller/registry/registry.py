@@ -6,7 +6,18 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import text
 
 from api.errors import NotFound
-from api.service import Certificate, Change, Component, Event, Finalizer, Revision, RouteClaim, Service, Suspension
+from api.service import (
+    Certificate,
+    Change,
+    Component,
+    Drain,
+    Event,
+    Finalizer,
+    Revision,
+    RouteClaim,
+    Service,
+    Suspension,
+)
 from api.spec import ServiceSpec
 from controller.registry import reading
 from controller.registry.adopted import AdoptedContainers
@@ -115,7 +126,19 @@ class Registry:
         """Has a service converged again; once more changes nothing. Raises NotFound."""
         return await self._write(self._desired.resume, name, actor, self._clock())
 
+    async def drain(self, *, actor: str) -> None:
+        """Notes that the node is to be kept empty; once more changes nothing."""
+        await self._write(self._desired.drain, actor, self._clock())
+
+    async def undrain(self) -> None:
+        """Notes that it is not any more."""
+        await self._write(self._desired.undrain)
+
     # Reads
+
+    async def drained(self) -> Drain | None:
+        """Who has the node kept empty, and since when; None: nobody."""
+        return await self._read(self._desired.drained)
 
     async def service(self, name: str) -> Service | None:
         """The service, or None."""

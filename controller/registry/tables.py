@@ -254,6 +254,16 @@ class AdoptedRow(Base):
     """What its own would be, had MCP made it."""
 
 
+class DrainRow(Base):
+    """A node that is kept empty; there is none of one that is not."""
+
+    __tablename__ = "drains"
+
+    node: Mapped[str] = mapped_column(primary_key=True)
+    actor: Mapped[str]
+    at: Mapped[datetime]
+
+
 class EventRow(Base):
     """One line of the timeline; it outlives its service."""
 

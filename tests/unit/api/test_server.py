@@ -41,6 +41,9 @@ class RecordingPlane:
         self.actors.append(f"{actor}: {name}/{component}")
         return SERVICE
 
+    async def set_drained(self, drained: bool, *, actor: str) -> None:
+        self.actors.append(f"{actor}: drained {drained}")
+
     async def revisions(self, name: str) -> tuple[Revision, ...]:
         return (REVISION,)
 
@@ -165,12 +168,14 @@ async def test_a_service_is_suspended_resumed_and_looked_at(client: Client, plan
 async def test_wishes_that_are_less_than_a_definition_arrive_as_they_were_asked(
     client: Client, plane: RecordingPlane
 ) -> None:
+    await client.set_drained(True)
     stopped = await client.set_active("hello", "web", active=False, note="drained")
     assert [field.path for field in stopped.fields] == ["active"]
     assert await client.restart("hello", "web") == SERVICE
     assert await client.revisions("hello") == (REVISION,)
     assert await client.rollback("hello", 3, dry_run=True) == Applied(SERVICE, Change.UNCHANGED)
     assert plane.actors == [
+        "alice@büro: drained True",
         "alice@büro: hello/web False drained",
         "alice@büro: hello/web",
         "alice@büro: hello 3 True",

@@ -67,6 +67,7 @@ def full_service() -> service.Service:
         updated_at=NOW,
         deletion_requested_at=NOW,
         suspended=service.Suspension(actor="ann", at=NOW, reason="the disk"),
+        drained=True,
         finalizers=tuple(service.Finalizer),
         conditions=tuple(
             conditions.Condition(

@@ -28,6 +28,7 @@ from api.service import (
     Component,
     Container,
     ContainerState,
+    Drain,
     Event,
     FieldChange,
     Finalizer,
@@ -69,6 +70,7 @@ class Plane:
     """What differs from what is wanted though the definition does not."""
     late_reconcilers: tuple[str, ...] = ()
     undefined: tuple[UndefinedService, ...] = ()
+    drained: Drain | None = None
     runs: frozenset[str] | None = None
     """What can be adopted; None: whatever is asked for."""
     _watchers: list[asyncio.Queue[Watched]] = field(default_factory=list)
@@ -183,8 +185,8 @@ class Plane:
     ) -> Applied:
         if component:
             spec = wishes.with_component((await self.get(spec.name)).spec, spec, component)
-        known = [self.registry[spec.name]] if spec.name in self.registry else self.registry.values()
-        drained = any(wishes.drained(self.history[one.name]) for one in known)
+        known = self.registry.get(spec.name)
+        drained = self.drained is not None and (known is None or not known.spec.active)
         spec = spec.model_copy(update={"active": spec.active and not drained})
         return await self._apply(spec, actor=actor, dry_run=dry_run, note=DRAINED if drained else "")
 
@@ -209,7 +211,7 @@ class Plane:
             )
         ).model_copy(update={"spec": spec, "updated_at": now})
         if change is not Change.UNCHANGED:
-            service = service.model_copy(update={"generation": service.generation + 1})
+            service = service.model_copy(update={"generation": service.generation + 1, "drained": note == DRAINED})
         if dry_run:
             action = PlannedAction(resource="containers", verb="created", subject=spec.name, description="create it")
             mend = PlannedAction(
@@ -256,6 +258,9 @@ class Plane:
                 self.put(self.registry[name].model_copy(update={"finalizers": left}))
             self.forget(name)
         return Deleted(service)
+
+    async def set_drained(self, drained: bool, *, actor: str) -> None:
+        self.drained = Drain(actor=actor, at=datetime.now(UTC)) if drained else None
 
     async def suspend(self, name: str, *, actor: str, reason: str = "") -> Looked:
         suspended = Suspension(actor=actor, at=datetime.now(UTC), reason=reason)
@@ -353,6 +358,7 @@ class Plane:
             services=len(self.registry),
             ready=0,
             undefined=self.undefined,
+            drained=self.drained,
             parts=(PartStatus(name="podman", reachable=not self.engine, detail=self.engine or "4.3.1"),),
         )
 

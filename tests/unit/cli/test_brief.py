@@ -44,6 +44,7 @@ def services(draw: st.DrawFn) -> Service:
         updated_at=NOW - timedelta(hours=1),
         deletion_requested_at=draw(st.sampled_from([None, NOW])),
         suspended=draw(st.sampled_from([None, Suspension(actor="ann", at=NOW, reason="the disk")])),
+        drained=draw(st.booleans()),
         conditions=tuple(draw(conditions)),
         components=tuple(
             Component(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import time
 import tomllib
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from api.conditions import ConditionType, Reason, Status
 from api.errors import ExitCode
 from tests.unit.cli.plane import Mcp, Plane, served
 from tests.unit.cli.test_apply import other
@@ -355,6 +357,9 @@ async def test_a_drained_node_starts_again_what_was_not_stopped_before(town: Tow
     await town("stop", "quiet")
     ran = await town("node", "drain", "rift", stdin="y\n")
     assert ran.status == 0, ran.stderr
+    assert ran.lines[0] == (
+        "node rift is drained: what is applied to it is stored, and not started, until mcp node undrain rift"
+    )
     assert [one.spec.active for one in town.plane.registry.values()] == [False, False]
     assert "active" not in (town.folder / "services/hello.toml").read_text()
     define(town, "new", "rift")
@@ -369,4 +374,26 @@ async def test_a_drained_node_starts_again_what_was_not_stopped_before(town: Tow
     assert (await town("node", "undrain", "rift")).status == 0
     assert town.plane.registry["hello"].spec.components[0].image == "localhost/mcp-hello:v1.0.1"
     assert {one.name: one.spec.active for one in town.plane.registry.values()} == {"hello": True, "quiet": False}
-    assert (await town("node", "undrain", "rift")).lines == ["node rift has nothing to start"]
+    assert (await town("node", "undrain", "rift")).lines == [
+        "node rift is not drained any more",
+        "node rift has nothing to start",
+    ]
+
+
+async def test_who_looks_at_a_drained_node_sees_that_it_is(town: Town) -> None:
+    ran = await town("node", "drain", "rift", "--yes", "-o", "json")
+    assert json.loads(ran.stdout) == {"dry_run": False, "services": [], "unasked": []}
+    define(town, "hello", "rift")
+    await town("deploy", "hello")
+    town.plane.turn("hello", ConditionType.READY, Status.FALSE, Reason.STOPPED, "stopped, as defined")
+    ends = "node rift is drained; mcp node undrain rift"
+    assert " drained " in (await town("list", "--node", "rift")).lines[1]
+    ran = await town("status", "--node", "rift")
+    assert re.search(rf" drained .* Stopped: {ends}$", ran.lines[1])
+    assert re.fullmatch(r"node rift is drained by \S+ at \S+; mcp node undrain rift", ran.stderr.strip())
+    assert re.fullmatch(rf"hello on rift: stopped for \ds: {ends}", (await town("status", "hello")).lines[0])
+    for command in (("list",), ("status", "rift")):
+        assert re.search(r"drained by \S+ at \S+; mcp node undrain rift", (await town("node", *command)).stdout)
+    ran = await town("status", "--node", "rift", "-o", "json")
+    found = json.loads(ran.stdout)
+    assert (found["services"][0]["drained"], bool(found["nodes"][0]["drained"]["actor"])) == (True, True)

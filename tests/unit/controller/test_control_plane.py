@@ -378,11 +378,18 @@ async def test_a_service_is_stopped_and_started_as_a_new_generation(plane: Local
             await refused
 
 
+async def drain(plane: LocalControlPlane) -> None:
+    """As `mcp node drain` does."""
+    await plane.set_drained(True, actor="bob")
+    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+
+
 async def test_what_is_applied_to_a_drained_node_is_stored_and_waits_until_it_is_started(
     plane: LocalControlPlane,
 ) -> None:
     await plane.apply(spec(), actor="ann")
-    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    await drain(plane)
+    assert (await plane.get("hello")).drained
     assert (await plane.apply(spec(), actor="ann")).change is Change.UNCHANGED
     changed = await plane.apply(spec(version="v2"), actor="ann")
     assert ([field.path for field in changed.fields], changed.service.spec.active) == (["components[web].image"], False)
@@ -390,15 +397,31 @@ async def test_what_is_applied_to_a_drained_node_is_stored_and_waits_until_it_is
     assert (new.change, new.service.spec.active) == (Change.CREATED, False)
     assert [one.note for one in await plane.revisions("hello")] == ["", DRAINED, DRAINED]
     for name in ("hello", "new"):
-        assert (await plane.set_active(name, active=True, actor="bob")).service.spec.active
-    assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active
+        started = (await plane.set_active(name, active=True, actor="bob")).service
+        assert (started.spec.active, started.drained) == (True, False)
+    assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active, "a person started it all the same"
     await plane.set_active("hello", active=False, actor="bob")
-    assert (await plane.apply(spec(version="v3"), actor="ann")).service.spec.active, "a person stopped it, not its node"
+    assert not (await plane.apply(spec(version="v4"), actor="ann")).service.spec.active
+    await plane.set_drained(False, actor="bob")
+    assert (await plane.apply(spec(version="v4"), actor="ann")).service.spec.active
+
+
+async def test_a_node_without_services_is_drained_ahead(plane: LocalControlPlane, lite: Registry) -> None:
+    await plane.set_drained(True, actor="bob")
+    await plane.set_drained(True, actor="eve")
+    drain = await lite.drained()
+    assert drain is not None
+    assert drain.actor == "bob"
+    assert not (await plane.apply(spec(), actor="ann", dry_run=True)).service.spec.active
+    assert (await plane.apply(spec(), actor="ann")).service.drained
+    await plane.set_drained(False, actor="bob")
+    assert await lite.drained() is None
+    assert (await plane.apply(spec(), actor="ann")).service.spec.active
 
 
 async def test_a_component_that_is_stopped_and_started_leaves_its_node_drained(plane: LocalControlPlane) -> None:
     await plane.apply(spec(), actor="ann")
-    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    await drain(plane)
     for active in (False, True):
         await plane.set_active("hello", "web", active=active, actor="bob")
         assert not (await plane.apply(spec(), actor="ann")).service.spec.active
@@ -424,7 +447,7 @@ async def test_what_is_marked_as_secret_was_so_before(plane: LocalControlPlane) 
 async def test_a_rollback_starts_nothing_on_a_drained_node(plane: LocalControlPlane) -> None:
     await plane.apply(spec(version="v1"), actor="ann")
     await plane.apply(spec(version="v2"), actor="ann")
-    await plane.set_active("hello", active=False, actor="bob", note=DRAINED)
+    await drain(plane)
     assert not (await plane.rollback("hello", 1, actor="ann", dry_run=True)).service.spec.active
     back = await plane.rollback("hello", 1, actor="ann")
     assert ([field.path for field in back.fields], back.service.spec.active) == (["components[web].image"], False)

@@ -119,6 +119,11 @@ class ControlPlaneServiceStub:
                 request_serializer=mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusRequest.SerializeToString,
                 response_deserializer=mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusResponse.FromString,
                 _registered_method=True)
+        self.SetNodeDrained = channel.unary_unary(
+                '/mcp.v1.ControlPlaneService/SetNodeDrained',
+                request_serializer=mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedRequest.SerializeToString,
+                response_deserializer=mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedResponse.FromString,
+                _registered_method=True)
 
 
 class ControlPlaneServiceServicer:
@@ -244,6 +249,13 @@ class ControlPlaneServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetNodeDrained(self, request, context):
+        """Has what is applied to the node stored and not started, or no longer. What runs is not touched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlPlaneServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -331,6 +343,11 @@ def add_ControlPlaneServiceServicer_to_server(servicer, server):
                     servicer.GetNodeStatus,
                     request_deserializer=mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusRequest.FromString,
                     response_serializer=mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusResponse.SerializeToString,
+            ),
+            'SetNodeDrained': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNodeDrained,
+                    request_deserializer=mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedRequest.FromString,
+                    response_serializer=mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -792,6 +809,33 @@ class ControlPlaneService:
             '/mcp.v1.ControlPlaneService/GetNodeStatus',
             mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusRequest.SerializeToString,
             mcp_dot_v1_dot_control__plane__pb2.GetNodeStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNodeDrained(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mcp.v1.ControlPlaneService/SetNodeDrained',
+            mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedRequest.SerializeToString,
+            mcp_dot_v1_dot_control__plane__pb2.SetNodeDrainedResponse.FromString,
             options,
             channel_credentials,
             insecure,

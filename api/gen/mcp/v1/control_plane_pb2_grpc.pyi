@@ -74,6 +74,8 @@ class ControlPlaneServiceStub:
     ListContainers: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListContainersRequest, _control_plane_pb2.ListContainersResponse]
     """UNAVAILABLE: the engine does not answer."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetNodeStatusRequest, _control_plane_pb2.GetNodeStatusResponse]
+    SetNodeDrained: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.SetNodeDrainedRequest, _control_plane_pb2.SetNodeDrainedResponse]
+    """Has what is applied to the node stored and not started, or no longer. What runs is not touched."""
 
 @_typing.type_check_only
 class ControlPlaneServiceAsyncStub(ControlPlaneServiceStub):
@@ -116,6 +118,8 @@ class ControlPlaneServiceAsyncStub(ControlPlaneServiceStub):
     ListContainers: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListContainersRequest, _control_plane_pb2.ListContainersResponse]  # type: ignore[assignment]
     """UNAVAILABLE: the engine does not answer."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetNodeStatusRequest, _control_plane_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
+    SetNodeDrained: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.SetNodeDrainedRequest, _control_plane_pb2.SetNodeDrainedResponse]  # type: ignore[assignment]
+    """Has what is applied to the node stored and not started, or no longer. What runs is not touched."""
 
 class ControlPlaneServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -257,5 +261,13 @@ class ControlPlaneServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_plane_pb2.GetNodeStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.GetNodeStatusResponse, _abc.Awaitable[_control_plane_pb2.GetNodeStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetNodeDrained(
+        self,
+        request: _control_plane_pb2.SetNodeDrainedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.SetNodeDrainedResponse, _abc.Awaitable[_control_plane_pb2.SetNodeDrainedResponse]]:
+        """Has what is applied to the node stored and not started, or no longer. What runs is not touched."""
 
 def add_ControlPlaneServiceServicer_to_server(servicer: ControlPlaneServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -56,6 +56,7 @@ class Service(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETION_REQUESTED_AT_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     FINALIZERS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
@@ -68,6 +69,8 @@ class Service(_message.Message):
     node: _builtins.str
     generation: _builtins.int
     actor: _builtins.str
+    drained: _builtins.bool
+    """Kept stopped for its node's sake."""
     @_builtins.property
     def spec(self) -> _spec_pb2.ServiceSpec: ...
     @_builtins.property
@@ -110,6 +113,7 @@ class Service(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deletion_requested_at: _timestamp_pb2.Timestamp | None = ...,
         suspended: Global___Suspension | None = ...,
+        drained: _builtins.bool = ...,
         finalizers: _abc.Iterable[_builtins.str] | None = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
         ports: _abc.Iterable[Global___PortAllocation] | None = ...,
@@ -120,7 +124,7 @@ class Service(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "spec", b"spec", "suspended", b"suspended", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "files", b"files", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "restarts", b"restarts", "spec", b"spec", "suspended", b"suspended", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "certificates", b"certificates", "claims", b"claims", "components", b"components", "conditions", b"conditions", "created_at", b"created_at", "deletion_requested_at", b"deletion_requested_at", "drained", b"drained", "files", b"files", "finalizers", b"finalizers", "generation", b"generation", "name", b"name", "node", b"node", "ports", b"ports", "restarts", b"restarts", "spec", b"spec", "suspended", b"suspended", "uid", b"uid", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +215,31 @@ class Suspension(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """Who has a node kept empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
@@ -713,6 +742,7 @@ class NodeStatus(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     UNDEFINED_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
@@ -724,6 +754,10 @@ class NodeStatus(_message.Message):
     suspended: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def drained(self) -> Global___Drain:
+        """Absent: it is not drained."""
+
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartStatus]: ...
     @_builtins.property
@@ -741,14 +775,15 @@ class NodeStatus(_message.Message):
         services: _builtins.int = ...,
         ready: _builtins.int = ...,
         suspended: _builtins.int = ...,
+        drained: Global___Drain | None = ...,
         parts: _abc.Iterable[Global___PartStatus] | None = ...,
         undefined: _abc.Iterable[Global___UndefinedService] | None = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         snapshots: Global___SnapshotStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "snapshots", b"snapshots", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "drained", b"drained", "snapshots", b"snapshots", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "snapshots", b"snapshots", "started_at", b"started_at", "suspended", b"suspended", "undefined", b"undefined", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "drained", b"drained", "node", b"node", "parts", b"parts", "ready", b"ready", "services", b"services", "snapshots", b"snapshots", "started_at", b"started_at", "suspended", b"suspended", "undefined", b"undefined", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
