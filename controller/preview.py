@@ -37,7 +37,7 @@ class Preview:
 
 async def _plan(reconciler: Reconciler, service: Service) -> tuple[tuple[Action, ...], tuple[PlannedAction, ...]]:
     try:
-        plan = await reconciler.plan(service)
+        plan = await reconciler.plan(service, attend=False)
     except (Transient, Terminal) as failure:
         # What cannot be planned now is part of the answer, not the end of it.
         return (), (_unknown(reconciler, failure.message),)

@@ -3,7 +3,7 @@
 A reconciler looks at one service, says what to do next and what can be said of
 the service once that is done (`plan`), and does one action at a time
 (`execute`). It holds no loop, no retry and no status: the driver does that for
-all of them alike. A dry run is `plan` without `execute`.
+all of them alike. A dry run is `plan` without `execute`, and without attending.
 """
 
 from abc import ABC, abstractmethod
@@ -113,8 +113,13 @@ class Reconciler(Protocol):
     condition: ClassVar[ConditionType]
     finalizer: ClassVar[Finalizer]
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """Observes and decides, changing nothing.
+
+        `attend`: the service is kept as it is given, so that what wakes it is
+        followed from here on, and what a look at it leaves to be remembered is.
+        Otherwise somebody only thinks of it, and all stays as it was: also
+        what is known of the service of that name that is kept.
 
         Raises Transient where the world could not be observed, Terminal where
         no plan can help.

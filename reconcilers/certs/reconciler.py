@@ -79,15 +79,17 @@ class Certs:
         self._files = Files()
         self._interested: dict[str, frozenset[Path]] = {}
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """What to do about the service's certificates. Raises Transient where the files cannot be seen."""
         wanted = () if service.deleting else self._sites(service)
         held = [Site(record.hostname, record.cert_path, record.key_path) for record in service.certificates]
         # Where several hostnames share a site, it is looked at with the eyes of the one that shall have it.
         by_path = {site.cert_path: site for site in (*held, *reversed(wanted))}
-        self._note_interest(service.name, by_path.values())
+        if attend:
+            self._note_interest(service.name, by_path.values())
         found = await self._observe(by_path.values())
-        await self._ask_advice(service.name, by_path, found)
+        if attend:
+            await self._ask_advice(service.name, by_path, found)
         now = self._clock()
         observed = Observed(
             pairs=found,

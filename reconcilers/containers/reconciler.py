@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from api.conditions import ConditionType, Reason
-from api.resolve import Defaults
+from api.resolve import Defaults, ResolvedService
 from api.service import Component, ContainerState, FieldChange, Finalizer, ServedPort, Service
 from reconcilers.base import Action, Clock, Plan, Terminal, Transient
 from reconcilers.containers import differences, model
@@ -106,42 +106,40 @@ class Containers:
         """Which services wait for others."""
         return self._waiting
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """See Reconciler. Raises Transient while the picture is unknown, Terminal for a definition wrong here."""
         try:
             observation = await self._picture.known()
         except Transient:
-            self._blind.add(service.name)
+            if attend:
+                self._blind.add(service.name)
             raise
         # Nobody may have attended to the service yet since the agent started.
         self._prober.recall(service.components)
+        if attend:
+            self._sight.remember(service)
         world = self._sight.world(service, observation)
         if service.deleting:
-            return await self._plan_deletion(service, await self._sight.with_connections(service.name, world))
+            world = await self._sight.with_connections(service.name, world)
+            return await self._plan_deletion(service, world, attend=attend)
         definition = resolved(service, self._defaults)
-        for component in definition.components:
-            self._names.setdefault(component.container_name, set()).add(service.name)
-        # Before it is looked whether they are ready: whoever becomes so in between is told of.
+        if attend:
+            self._follow(service, definition)
         leads = self._waits_for_routes(service, world)
         if leads:
             world = await self._sight.with_connections(service.name, world)
-        self._waiting.note(service.name, definition.depends_on)
         world = replace(
             world,
             unready=await self._sight.unready(definition, world),
             refused=self._refused.get(service.name, {}),
             failed=frozenset(self._failed.get(service.name, ())),
         )
-        # Not attended to here: a dry run plans for a definition that somebody only thinks of.
-        watched = self._sight.attends(service, definition, observation)
-        if not watched or observed(service, world, self._backoff) != service.components:
-            self._recorder.touch(service.name)
         planned = plan(service, definition, world, self._backoff)
         if planned.outcome.reason in _SPEAKING:
             world = await self._sight.with_last_words(service, world)
-            self._recorder.touch(service.name)
             planned = plan(service, definition, world, self._backoff)
-        self._waiting.note(service.name, world.unready)
+        if attend:
+            self._note(service, definition, world)
         return self._guard.admitted(planned)
 
     async def execute(self, service: Service, action: Action) -> None:
@@ -238,7 +236,7 @@ class Containers:
             # Another version of podman may say it otherwise.
             return ()
 
-    async def _plan_deletion(self, service: Service, world: World) -> Plan:
+    async def _plan_deletion(self, service: Service, world: World, *, attend: bool) -> Plan:
         try:
             components = {component.name: component for component in resolved(service, self._defaults).components}
         except Terminal:
@@ -246,11 +244,29 @@ class Containers:
         planned = plan_deletion(service, components, world)
         if planned.actions or planned.outcome.reason is Reason.TERMINATING:
             return planned
-        self._forget(service.name)
+        if attend:
+            self._forget(service.name)
         # That nothing is left is said only of what was looked at for it.
         return plan_deletion(service, components, self._sight.world(service, await self._picture.refresh()))
 
+    def _follow(self, service: Service, definition: ResolvedService) -> None:
+        for component in definition.components:
+            self._names.setdefault(component.container_name, set()).add(service.name)
+        # Before it is looked whether they are ready: whoever becomes so in between is told of.
+        self._waiting.note(service.name, definition.depends_on)
+
+    def _note(self, service: Service, definition: ResolvedService, world: World) -> None:
+        """Has written down, and watched, what is not as it was the last time."""
+        self._waiting.note(service.name, world.unready)
+        watched = self._sight.attends(service, definition, world.observation)
+        if not watched or observed(service, world, self._backoff) != service.components:
+            self._recorder.touch(service.name)
+
     def _forget(self, service: str) -> None:
+        for name in [name for name, services in self._names.items() if service in services]:
+            self._names[name].discard(service)
+            if not self._names[name]:
+                del self._names[name]
         self._failed.pop(service, None)
         self._refused.pop(service, None)
         self._waiting.note(service, ())

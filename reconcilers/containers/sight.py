@@ -63,6 +63,7 @@ class Sight:
         Raises Transient while the picture is unknown.
         """
         self.prober.recall(service.components)
+        self.remember(service)
         if not service.deleting:
             with suppress(Terminal):
                 definition = resolved(service, self.defaults)
@@ -122,12 +123,14 @@ class Sight:
                     self._words[container.id] = await self.engine.last_words(container.id)
         return replace(world, last_words=_without(self._secrets_of(service), self._words))
 
+    def remember(self, service: Service) -> None:
+        """Keeps in mind what is secret in a service that is stored: its containers may be given it."""
+        if values := secret_values(service.spec):
+            self._secrets.setdefault(service.name, set()).update(values)
+
     def _secrets_of(self, service: Service) -> Collection[str]:
         values = secret_values(service.spec)
-        if not values and service.name not in self._secrets:
-            return ()
-        self._secrets.setdefault(service.name, set()).update(values)
-        return self._secrets[service.name]
+        return self._secrets.get(service.name, set()).union(values)
 
     def follow(self, _: Observation | None, observation: Observation | None) -> None:
         """Forgets the words of containers that are gone; an unknown picture changes nothing."""

@@ -41,15 +41,17 @@ class Files:
         """Has those services looked at whose files somebody touches, for ever."""
         await self._interests.run(wake)
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """What to do about the service's files. What cannot be seen of one is in the outcome, not raised."""
         files = planner.looked_at(service)
-        # Subscribe first, then look: a change in between is told twice rather than never.
-        self._follow(service, files)
+        if attend:
+            # Subscribe first, then look: a change in between is told twice rather than never.
+            self._follow(service, files)
         found = await asyncio.to_thread(lambda: {file.path: self._look(service.name, file) for file in files})
         observed = Observed(found, self._own, self._failed.get(service.name, frozenset()))
-        if service.deleting:
+        if attend and service.deleting:
             self._failed.pop(service.name, None)
+        if service.deleting:
             return planner.plan_deletion(service, observed)
         return planner.plan(service, observed, self._interests.blind(service.name))
 

@@ -56,7 +56,7 @@ class Ports:
         # Only faster: the driver looks at them again by itself, ever more seldom.
         self._short_of_ports: set[str] = set()
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """What to do about the service's ports. Raises Terminal when none is left."""
         if service.deleting:
             return planner.plan_deletion(service)
@@ -64,7 +64,8 @@ class Ports:
         try:
             return await self._choose(service, desired)
         except Terminal:
-            self._short_of_ports.add(service.name)
+            if attend:
+                self._short_of_ports.add(service.name)
             raise
         except OSError as error:
             raise Transient(Reason.INTERNAL_ERROR, f"cannot see which ports are in use: {error}") from error

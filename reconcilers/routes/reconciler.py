@@ -38,7 +38,7 @@ class Routes:
         self._picture = Picture(proxy, interval) if proxy else None
         self._refused: set[Key] = set()
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         """What to do about the service's routes. Raises Transient while mc-proxy cannot be seen."""
         if service.deleting:
             return planner.plan_deletion(service)
@@ -46,7 +46,7 @@ class Routes:
         keys = {(claim.listener, claim.hostname) for claim in service.claims}
         keys |= {(route.listener, route.hostname) for route in planner.wanted(desired)}
         observed = Observed(
-            listing=await self._look(service, keys),
+            listing=await self._look(service, keys, attend=attend),
             holders=await self._holders(service, desired),
             refused=frozenset(self._refused),
         )
@@ -79,11 +79,13 @@ class Routes:
             raise Terminal(Reason.PROXY_NOT_CONFIGURED, message)
         return self._picture
 
-    async def _look(self, service: Service, keys: set[Key]) -> Listing:
-        if keys:
+    async def _look(self, service: Service, keys: set[Key], *, attend: bool) -> Listing:
+        if keys and attend:
             return await self._proxy().look(service.name, keys)
+        if keys:
+            return await self._proxy().fresh()
         # Whoever neither has nor wants a route does well without a proxy.
-        if self._picture is not None:
+        if attend and self._picture is not None:
             self._picture.forget(service.name)
         return NOTHING
 

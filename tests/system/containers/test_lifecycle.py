@@ -25,6 +25,22 @@ async def test_a_definition_becomes_an_answering_container(node: Node) -> None:
     assert node.inspect("alpha-web", "{{.HostConfig.RestartPolicy.Name}}") == "no"
 
 
+async def test_who_only_thinks_of_a_service_takes_nothing_from_the_one_that_is_there(node: Node) -> None:
+    await node.apply(web("alpha").model_copy(update={"depends_on": ("beta",)}))
+    await node.until_reason("alpha", Reason.WAITING_FOR_DEPENDENCY)
+    kept = await node.service("alpha")
+    thoughts = [
+        kept.model_copy(update={"spec": web("alpha")}),
+        kept.model_copy(update={"deletion_requested_at": kept.created_at}),
+        kept.model_copy(update={"name": "thought"}),
+    ]
+    for thought in thoughts:
+        await node.containers.plan(thought, attend=False)
+    assert node.containers.waiting.waiting_for("beta") == {"alpha"}
+    await node.apply(web("beta"))
+    await node.until_ready("alpha")
+
+
 async def test_what_was_killed_starts_again_as_the_same_container(node: Node) -> None:
     await node.apply(web("alpha"))
     before = (await node.until_ready("alpha")).components[0]

@@ -31,11 +31,13 @@ class Recording:
 
     def __init__(self) -> None:
         self.seen: list[Service] = []
+        self.attended: list[bool] = []
         self.executed: list[Action] = []
         self.failure: Transient | None = None
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         self.seen.append(service)
+        self.attended.append(attend)
         if self.failure is not None:
             raise self.failure
         return Plan(self.decide(service), CONVERGED)

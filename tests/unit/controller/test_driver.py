@@ -111,7 +111,7 @@ class ScriptedReconciler:
         self.busy: set[str] = set()
         self.slow: dict[str, float] = {}
 
-    async def plan(self, service: Service) -> Plan:
+    async def plan(self, service: Service, *, attend: bool = True) -> Plan:
         self.looks.append((service.name, asyncio.get_running_loop().time()))
         assert service.name not in self.busy, "looked at twice at once"
         self.busy.add(service.name)

@@ -29,6 +29,8 @@ async def test_each_step_assumes_that_those_before_it_worked() -> None:
     assert described(planned) == ["ports: do allocate", "containers: do create on 10001"]
     assert planned[0] == PlannedAction(resource="ports", verb="did", subject="allocate", description="do allocate")
     assert ports.executed == containers.executed == []
+    # Nobody follows what is only thought of.
+    assert ports.attended == containers.attended == [False]
 
 
 async def test_a_deletion_runs_backwards_and_each_step_sees_those_before_it_gone() -> None:
@@ -48,8 +50,8 @@ async def test_what_cannot_be_planned_is_part_of_the_answer() -> None:
 
 async def test_what_the_policy_takes_out_of_a_plan_is_part_of_the_answer() -> None:
     class Forbidden(RecordingContainers):
-        async def plan(self, service: Service) -> Plan:
-            kept = (await super().plan(service)).actions
+        async def plan(self, service: Service, *, attend: bool = True) -> Plan:
+            kept = (await super().plan(service, attend=attend)).actions
             return Plan(kept, Outcome(Status.FALSE, Reason.FORBIDDEN, "hello-task: not for you"))
 
     planned = await Preview([RecordingPorts(), Forbidden()]).apply(NEWBORN)

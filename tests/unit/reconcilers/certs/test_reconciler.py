@@ -348,6 +348,18 @@ async def test_a_deleted_file_wakes_its_service_at_once(world: World, name: str)
         assert await next_of(woken) == "shop"
 
 
+async def test_who_only_thinks_of_a_service_without_certificates_takes_none_from_sight(world: World) -> None:
+    await world.converge()
+    async with watched(world) as woken:
+        assert await next_of(woken) == "shop"
+        thought = world.service().model_copy(update={"certificates": (), "deletion_requested_at": world.now})
+        await world.certs.plan(thought, attend=False)
+        await world.certs.plan(thought.model_copy(update={"name": "another"}), attend=False)
+        world.path("shop.test.pem").unlink()
+        assert await next_of(woken) == "shop"
+        assert woken.empty()
+
+
 async def test_our_own_writes_wake_nobody(world: World) -> None:
     world.cert_dir.mkdir()
     async with watched(world) as woken:

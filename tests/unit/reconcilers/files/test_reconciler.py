@@ -242,6 +242,32 @@ async def test_whoever_touches_what_is_managed_is_noticed_every_time(
             assert (root / "hello/x/y/a").read_bytes() == b"one"
 
 
+async def test_who_only_thinks_of_a_service_without_its_files_takes_them_from_nobody_s_sight(
+    files: Files, store: Store, root: Path
+) -> None:
+    pushed = store.pushed("a", b"one", managed=True)
+    async with watched(files) as woken:
+        await work(files, service(pushed))
+        kept = service(pushed.model_copy(update={"laid": True}))
+        await work(files, kept)
+        await until_quiet(woken)
+        await files.plan(service(), attend=False)
+        gone = kept.model_copy(update={"deletion_requested_at": NOW, "finalizers": (Finalizer.FILES,)})
+        assert (await files.plan(gone, attend=False)).actions
+        (root / "hello/a").write_bytes(b"other")
+        async with asyncio.timeout(5):
+            assert await woken.get() == "hello"
+
+
+async def test_nobody_is_woken_for_what_was_only_thought_of(files: Files, store: Store, root: Path) -> None:
+    (root / "hello").mkdir(parents=True)
+    async with watched(files) as woken:
+        await files.plan(service(store.pushed("a", b"one", managed=True)), attend=False)
+        (root / "hello/a").write_bytes(b"other")
+        await until_quiet(woken)
+        assert woken.empty()
+
+
 @pytest.mark.parametrize("limit", ["watches", "instances"])
 async def test_a_limit_of_the_kernel_is_said_and_its_end_noticed(
     files: Files, store: Store, monkeypatch: pytest.MonkeyPatch, limit: str

@@ -14,11 +14,14 @@ from google.protobuf.message import Message
 
 from api.conditions import Reason
 from api.gen.mc_proxy.v1 import admin_pb2 as pb
-from api.spec import RouteMode
+from api.resolve import Defaults
+from api.spec import ComponentSpec, RouteMode, RouteSpec, ServiceSpec
 from reconcilers.base import Terminal, Transient
 from reconcilers.routes.mcproxy import McProxy
 from reconcilers.routes.model import ProxyRoute
 from reconcilers.routes.picture import Picture
+from reconcilers.routes.reconciler import Routes
+from tests.unit.reconcilers.memory import MemoryRegistry, newborn
 
 A = (":443", "a.test")
 B = (":443", "b.test")
@@ -135,7 +138,7 @@ class Woken:
 
 
 @asynccontextmanager
-async def watched(picture: Picture, server: Server) -> AsyncIterator[Woken]:
+async def watched(picture: Picture | Routes, server: Server) -> AsyncIterator[Woken]:
     """The background task, after its first look."""
     woken = Woken()
     task = asyncio.create_task(picture.watch(woken.wake))
@@ -240,6 +243,21 @@ async def test_a_proxy_that_goes_wakes_each_once_and_again_when_it_is_back(pictu
         assert sorted(await woken.any()) == ["a", "new"]
         await rounds(server, 2)
         assert woken.names == []
+
+
+async def test_who_is_only_thought_of_is_woken_by_nothing_and_nobody_sees_less_for_it(
+    proxy: McProxy, server: Server
+) -> None:
+    component = ComponentSpec(name="web", image="i:1", routes=(RouteSpec(port=443, hostname="a.test"),))
+    kept = newborn(ServiceSpec(name="shop", components=(component,)))
+    bare = kept.spec.model_copy(update={"components": (component.model_copy(update={"routes": ()}),)})
+    routes = Routes(MemoryRegistry(kept), proxy, Defaults(), timedelta(milliseconds=20))
+    await routes.plan(kept)
+    async with watched(routes, server) as woken:
+        await routes.plan(kept.model_copy(update={"spec": bare}), attend=False)
+        await routes.plan(kept.model_copy(update={"name": "thought"}), attend=False)
+        server.routes[A] = message()
+        assert await woken.any() == ["shop"]
 
 
 @pytest.mark.parametrize(
