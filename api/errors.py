@@ -62,6 +62,11 @@ class Refused(McpError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = ExitCode.REFUSED
 
+    @classmethod
+    def deleting(cls, name: str) -> Self:
+        """That nothing more can be wished of a service that is on its way out."""
+        return cls(f'service "{name}" is being deleted: apply it again once it is gone')
+
 
 class StaleGeneration(McpError):
     """The expected generation is not the current one."""

@@ -103,7 +103,7 @@ class LocalControlPlane:
         if before is None:
             service, change = _newborn(spec, self._node), Change.CREATED
         elif before.deleting:
-            raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
+            raise Refused.deleting(spec.name)
         elif before.spec == spec and not files:
             service, change = before, Change.UNCHANGED
         else:

@@ -42,7 +42,7 @@ class DesiredState:
         """Stores a definition; `anew`: the same one, too, is another generation. Raises Refused, StaleGeneration."""
         row = self._row(transaction.session, spec.name)
         if row is not None and row.deletion_requested_at is not None:
-            raise Refused(f'service "{spec.name}" is being deleted: apply it again once it is gone')
+            raise Refused.deleting(spec.name)
         StaleGeneration.check(spec.name, row.generation if row else 0, expected)
         if row is None:
             change = Change.CREATED
@@ -63,7 +63,7 @@ class DesiredState:
         """Counts a wish for new containers, which makes it another generation. Raises NotFound, Refused."""
         row = self._existing(transaction.session, name)
         if row.deletion_requested_at is not None:
-            raise Refused(f'service "{name}" is being deleted')
+            raise Refused.deleting(name)
         wanted = restartable(row.spec, component)
         self._configure(transaction.session, row, row.spec, actor, now)
         row.restarts = row.restarts | {one: row.restarts.get(one, 0) + 1 for one in wanted}

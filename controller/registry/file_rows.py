@@ -183,7 +183,7 @@ class FileRows:
         if row is None:
             raise NotFound.service(name, self._node)
         if row.deletion_requested_at is not None:
-            raise Refused(f'service "{name}" is being deleted: apply it again once it is gone')
+            raise Refused.deleting(name)
         return row
 
     def of(self, service: str) -> tuple[ColumnElement[bool], ...]:
