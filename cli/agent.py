@@ -12,6 +12,9 @@ import click
 # use, and the agent's key is one. What TLS 1.3 uses is not named here.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
+# What it says of an address that cannot be had, the agent says itself.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from api.errors import ExitCode, McpError
 
 DEFAULT_CONFIG = "/etc/mcp/mcp-agent.toml"

@@ -81,6 +81,8 @@ class Bounds:
             ("grpc.server_handshake_timeout_ms", greeting),
             ("grpc.http2.settings_timeout", greeting),
             ("grpc.max_connection_idle_ms", round(self.idle_seconds * 1000)),
+            # Else a second agent on the same port would get every other caller.
+            ("grpc.so_reuseport", 0),
             # Who vanished without a word has streams that would be kept for hours.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -156,7 +158,8 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
         with _private():
             server.add_insecure_port(f"unix:{path}")
     except (OSError, RuntimeError) as error:
-        raise Refused(f"api.socket: {path} cannot be listened on ({error}): choose another place") from error
+        why = getattr(error, "strerror", None) or str(error).partition(";")[0]
+        raise Refused(f"api.socket: {path} cannot be listened on ({why}): choose another place") from error
 
 
 def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
@@ -177,7 +180,19 @@ def _bind_tls(server: grpc.aio.Server, tls: Tls) -> None:
     try:
         server.add_secure_port(tls.listen, credentials)
     except RuntimeError as error:
-        raise Refused(f"api.listen: {tls.listen} cannot be listened on ({error}): choose another port") from error
+        why = _why_not(tls.listen) or str(error).partition(";")[0]
+        raise Refused(f"api.listen: {tls.listen} cannot be listened on ({why}): choose another port") from error
+
+
+def _why_not(listen: str) -> str | None:
+    """What the system says of listening there: gRPC writes that to its own log alone."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    return None
 
 
 def is_served(path: Path) -> bool:
@@ -189,6 +204,8 @@ def is_served(path: Path) -> bool:
 
 
 def _refuse_if_served(path: Path) -> None:
+    if path.exists() and not path.is_socket():
+        raise Refused(f"api.socket: {path} is there, and is no socket: move it away, or choose another place")
     # gRPC takes the path from whoever has it: right where that one was killed, and wrong where it lives.
     if is_served(path):
         raise Refused(f"api.socket: another agent serves {path}: stop it first, or choose another place")

@@ -252,6 +252,12 @@ def test_a_second_agent_on_one_socket_is_refused(program: Program) -> None:
         ("MCP_REGISTRY_URL", "nonsense", 4, "mcp-agent: "),
         ("MCP_REGISTRY_URL", "postgresql+psycopg://127.0.0.1:9/x", 4, "mcp-agent: "),
         ("MCP_METRICS_LISTEN", "192.0.2.1:80", 5, "mcp-agent: metrics.listen: 192.0.2.1:80 cannot be listened on"),
+        (
+            "MCP_API_LISTEN",
+            "192.0.2.1:80",
+            5,
+            "mcp-agent: api.listen: 192.0.2.1:80 cannot be listened on (Cannot assign",
+        ),
         ("MCP_API_SOCKET", "/proc/nowhere/agent.sock", 5, "mcp-agent: api.socket: /proc/nowhere/agent.sock"),
         ("MCP_LOOP_WORKERS", "0", 5, "mcp-agent: MCP_LOOP_WORKERS: must be at least 1"),
     ],

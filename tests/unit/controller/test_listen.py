@@ -88,7 +88,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(door: Door, tmp_path: Path
     precious = tmp_path / "ca.pem"
     EmbeddedCa.open(tmp_path, "rift", utc_now)
     before = mode(precious)
-    with pytest.raises(Refused, match=r"api\.socket"):
+    with pytest.raises(Refused, match=r"ca\.pem is there, and is no socket: move it away, or choose another place"):
         await listen.start(RecordingPlane(), Seen(), NoFiles(), door, precious, None)
     assert mode(precious) == before
 
@@ -112,6 +112,15 @@ async def tls(tmp_path: Path) -> listen.Tls:
     pem = b"".join(link.public_bytes(serialization.Encoding.PEM) for link in chain)
     pair = listen.Pair(pem, private_pem(key))
     return listen.Tls(f"127.0.0.1:{free_port()}", lambda: pair)
+
+
+async def test_a_second_agent_on_one_port_is_refused(
+    serving: Serving, door: Door, path: Path, tls: listen.Tls, tmp_path: Path
+) -> None:
+    async with serving(path, tls):
+        sentence = rf"api\.listen: {tls.listen} cannot be listened on \(Address already in use\): choose another port"
+        with pytest.raises(Refused, match=sentence):
+            await listen.start(RecordingPlane(), Seen(), NoFiles(), door, tmp_path / "b.sock", tls)
 
 
 async def test_tls_on_loopback_is_trusted_by_the_agents_ca(
