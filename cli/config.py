@@ -27,6 +27,8 @@ def _time(value: str) -> str:
 def _address(value: str) -> str:
     if not re.fullmatch(r"unix:(?://)?(/[^/\0][^\0]*)|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", value):
         raise ValueError("is not an address such as unix:///run/mcp/agent.sock or rift.example:9444")
+    if not value.startswith("unix:") and not 0 < int(value.rpartition(":")[2]) < 65536:
+        raise ValueError("has a port that there is not: they go from 1 to 65535")
     return value
 
 

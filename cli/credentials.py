@@ -18,11 +18,14 @@ def token_path(node: Node) -> Path:
 def read_token(path: Path) -> str | None:
     """The token in that file, without the white space around it; None where there is none. Raises Refused."""
     try:
-        return path.read_text().strip() or None
+        token = path.read_text().strip() or None
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"the token in {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
+        raise Refused(f"what is in {path} is no token: log in again with mcp login")
+    return token
 
 
 def keep_token(path: Path, token: str) -> None:

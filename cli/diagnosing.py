@@ -9,7 +9,7 @@ from typing import Final
 from cryptography import x509
 
 from api.access import Identity
-from api.errors import McpError, Untrusted
+from api.errors import McpError, Refused, Untrusted
 from api.inspection import Finding, FindingState
 from cli.config import Node
 
@@ -26,12 +26,30 @@ def authority(node: Node) -> Iterator[Finding]:
     advice = "copy the node's CA anew: <state_dir>/ca/ca.pem"
     try:
         certificate = x509.load_pem_x509_certificate(Path(node.ca_file).read_bytes())
-    except (OSError, ValueError) as error:
-        found = f"{node.ca_file} is no certificate that can be read: {error}"
+    except OSError as error:
+        found = f"{node.ca_file} cannot be read: {error.strerror}"
+        yield Finding(check="CA file", state=FindingState.PROBLEM, found=found, advice=advice)
+        return
+    except ValueError:
+        found = f"{node.ca_file} holds no certificate in PEM"
         yield Finding(check="CA file", state=FindingState.PROBLEM, found=found, advice=advice)
         return
     end = certificate.not_valid_after_utc
     yield _ending("CA file", f"{node.ca_file}, until {end:%Y-%m-%d}", end - datetime.now(UTC), _CA_SOON, advice)
+
+
+def kept(path: Path) -> Iterator[Finding]:
+    """Whether others on this machine may read the token."""
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:
+        return
+    if mode & 0o077:
+        found, advice = (
+            f"{path} can be read by others ({mode:04o})",
+            f"chmod 600 {path}; if others are there: mcp login",
+        )
+        yield Finding(check="token file", state=FindingState.WARNING, found=found, advice=advice)
 
 
 def identity(me: Identity) -> Finding:
@@ -79,6 +97,8 @@ def stranger(node: Node, message: str) -> Finding:
 def unreachable(node: Node, error: McpError) -> Finding:
     """The agent does not answer, or not to the end."""
     advice = f"on the node: systemctl status mcp-agent; from here: is {node.address} the right address?"
+    if isinstance(error, Refused):
+        advice = "mend mcp.toml, or what it names: nobody was asked"
     if isinstance(error, Untrusted):
         advice = "copy <state_dir>/ca/ca.pem of the node, and name it as its ca_file in mcp.toml"
     return Finding(check="agent", state=FindingState.PROBLEM, found=error.message, advice=advice)

@@ -123,7 +123,18 @@ def main() -> NoReturn:
     gc.set_threshold(_UNCOLLECTED)
     # There are none, and looking for them among all that is installed takes as long as loading gRPC.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    _open_what_is_closed()
     _leave(run(sys.argv[1:]))
+
+
+def _open_what_is_closed() -> None:
+    """Puts something in the place of streams that the caller closed: writing to what cannot be written is an error."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _leave(status: int) -> NoReturn:
@@ -134,7 +145,7 @@ def _leave(status: int) -> NoReturn:
     except BrokenPipeError:  # whoever reads it has enough
         pass
     except OSError as error:
-        status = _report(error)
+        status = status or _report(error)
     sys.stderr.flush()
     os._exit(status)
 

@@ -24,6 +24,7 @@ async def show(settings: Settings, *, parts: bool = False) -> int:
     nodes = Nodes(settings)
     # Asked as if there were several: one that is down is what somebody wants to see.
     answers = await ask(settings, lambda client: client.node_status(), alone=False)
+    status = max((answer.error.exit_code for answer in answers if answer.error), default=ExitCode.DONE)
     known = tuple(
         KnownNode(
             name=answer.node,
@@ -42,7 +43,7 @@ async def show(settings: Settings, *, parts: bool = False) -> int:
         if node.drained is not None:
             output.line(drain_line(node, node.drained), "yellow")
     output.document(NodesReport(nodes=known))
-    return ExitCode.UNREACHABLE if any(node.error for node in known) else ExitCode.DONE
+    return status
 
 
 def add(settings: Settings, name: str, fields: Mapping[str, str | None]) -> int:

@@ -72,9 +72,12 @@ async def _there(name: str, node: Node) -> list[Diagnosis]:
     from api.errors import Forbidden, McpError, Unauthenticated
     from cli import diagnosing
     from cli.connect import client_for
+    from cli.credentials import token_path
     from cli.reports.nodes import Diagnosis
 
     found = list(diagnosing.authority(node))
+    if not node.address.startswith("unix:"):
+        found += diagnosing.kept(token_path(node))
     try:
         async with client_for(node) as client:
             if not node.address.startswith("unix:"):

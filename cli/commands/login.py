@@ -60,7 +60,7 @@ async def cli(
         raise Refused("there is no MCIAS to log in to: name it with --mcias, or give a token with --token-file")
     user = user or click.prompt("Name", err=True)
     password = _password(password_stdin)
-    code = click.prompt("Code", hide_input=True, err=True) if totp else ""
+    code = _hidden("Code") if totp else ""
     async with _logged_in(url or known_url or "", ca_file or known_ca or "", user, password, code) as (token, until):
         return await _keep(settings, node, path, token, user, until)
 
@@ -90,8 +90,22 @@ def _password(from_stdin: bool) -> str:
 
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    password: str = click.prompt("Password", hide_input=True, err=True)
-    return password
+    return _hidden("Password")
+
+
+def _hidden(what: str) -> str:
+    import sys
+
+    from api.errors import Refused
+
+    # Elsewhere it would be asked for all the same, and shown.
+    if not sys.stdin.isatty():
+        raise Refused(
+            f"there is no terminal on which to ask for the {what.lower()}: --password-stdin reads a password,"
+            " --token-file takes over a token"
+        )
+    answer: str = click.prompt(what, hide_input=True, err=True)
+    return answer
 
 
 def _given(source: str) -> str:

@@ -102,6 +102,8 @@ class _Restore:
     def _verify(self, manifest: Manifest) -> None:
         ours, node = self._settings.node, self._wish.node or self._settings.node
         if manifest.node != node:
+            if manifest.node == ours:
+                raise Refused(f"{self._file} is of node {ours}, as this is, and not of {node}: leave out --node")
             raise Refused(
                 f"{self._file} is of node {manifest.node}, and this is {ours}:"
                 f" --node {manifest.node} gives its services to {ours}"

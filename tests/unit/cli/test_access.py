@@ -62,6 +62,23 @@ ca_file = "{served.ca_file}"
 async def test_without_a_login_it_is_said_what_to_do(world: World) -> None:
     ran = await world.mcp("status")
     assert (ran.status, ran.stderr) == (5, "mcp: who are you? Log in with mcp login, or ask for a token\n")
+    assert (await world.mcp("node", "list")).status == 5
+
+
+async def test_what_is_no_token_is_said_of_its_file(world: World) -> None:
+    world.token_file.parent.mkdir(parents=True, exist_ok=True)
+    world.token_file.write_text("no token\nat all\n")
+    ran = await world.mcp("status")
+    assert (ran.status, ran.stderr) == (
+        5,
+        f"mcp: what is in {world.token_file} is no token: log in again with mcp login\n",
+    )
+
+
+async def test_without_a_terminal_no_password_is_asked_for(world: World) -> None:
+    ran = await world.mcp("login", "--user", "ann", stdin="correct horse\n")
+    assert (ran.status, ran.stdout) == (5, "")
+    assert ran.stderr.startswith("mcp: there is no terminal on which to ask for the password: --password-stdin reads")
 
 
 async def test_a_node_with_another_ca_is_a_sentence(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 from api.access import How, Identity, Role
 from api.inspection import Finding, FindingState
 from cli import diagnosing
+from cli.config import Node
 from controller.registry import utc_now
 from tests.unit.cli.plane import Mcp, Plane
 from tests.unit.controller.auth.served import Served, serving
@@ -70,3 +71,22 @@ async def test_who_is_not_let_in_is_told_to_log_in_and_who_is_for_how_long(serve
     found = {one["finding"]["check"]: one["finding"] for one in json.loads(ran.stdout)["findings"]}
     assert (ran.status, found["token"]["state"]) == (0, "warning")
     assert found["token"]["found"].startswith("ci (viewer, by token), until 20")
+
+
+def test_a_token_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    assert not list(diagnosing.kept(token))
+    token.touch(mode=0o600)
+    assert not list(diagnosing.kept(token))
+    token.chmod(0o640)
+    (warning,) = diagnosing.kept(token)
+    assert (warning.state, warning.found) == (FindingState.WARNING, f"{token} can be read by others (0640)")
+
+
+def test_a_ca_that_cannot_be_used_is_said_in_plain_words(tmp_path: Path) -> None:
+    node = Node(address="rift:9444", ca_file=str(tmp_path / "ca.pem"))
+    (missing,) = diagnosing.authority(node)
+    assert missing.found == f"{tmp_path}/ca.pem cannot be read: No such file or directory"
+    (tmp_path / "ca.pem").write_text("nonsense")
+    (wrong,) = diagnosing.authority(node)
+    assert wrong.found == f"{tmp_path}/ca.pem holds no certificate in PEM"

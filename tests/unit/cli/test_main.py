@@ -104,3 +104,19 @@ def test_what_cannot_be_printed_is_said() -> None:
             [sys.executable, "-m", "cli.main", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (ran.returncode, ran.stderr) == (1, "mcp: what is printed: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "stderr"),
+    [
+        (">&-", 1, "mcp: what is printed: Bad file descriptor\n"),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+        (">&- 2>&- <&-", 1, ""),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["--help", "completion bash"])
+def test_streams_that_the_caller_closed_are_no_defect(arguments: str, closed: str, status: int, stderr: str) -> None:
+    command = f'"{sys.executable}" -m cli.main {arguments} {closed}'
+    ran = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (status, stderr)

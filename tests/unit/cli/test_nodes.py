@@ -326,6 +326,7 @@ async def test_nodes_are_added_and_removed_with_comments_kept(town: Town) -> Non
     for arguments, words in (
         (("add", "rift", "x:1"), "has a node rift already"),
         (("add", "vega", "nowhere"), "is not an address"),
+        (("add", "vega", "vega:99999"), "has a port that there is not: they go from 1 to 65535"),
         (("remove", "vega"), "knows no node vega, only rift, orion"),
     ):
         ran = await town("node", *arguments)
