@@ -142,9 +142,16 @@ async def follow_each(output: Output, nodes: Iterable[str], follow: Callable[[st
     return max(await asyncio.gather(*map(one, names)), default=ExitCode.DONE)
 
 
-def away(output: Output, node: str = "") -> Callable[[McpError], None]:
-    """Tells that a node cannot be heard, and that it is listened to again; `node` is empty where there is only one."""
-    return lambda error: output.error(f"{node or 'mcp'}: {error.message}; listening again as soon as it is back")
+def away(output: Output, node: str = "") -> Callable[[McpError | None], None]:
+    """Tells that a node cannot be heard and, with None, that it is again; `node` is empty where there is only one."""
+
+    def tell(error: McpError | None) -> None:
+        if error is None:
+            output.note(f"{node or 'mcp'}: the agent answers again")
+        else:
+            output.error(f"{node or 'mcp'}: {error.message}; listening again as soon as it is back")
+
+    return tell
 
 
 async def services_of(client: Client, name: str | None) -> tuple[Service, ...]:

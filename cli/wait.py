@@ -31,8 +31,8 @@ AWAY = (Unreachable, RegistryUnavailable)
 _SNAPSHOT_SECONDS = 10.0
 """So long an agent may take to tell what there is; then it is as if it did not answer."""
 
-Lost = Callable[[McpError], None]
-"""Is told, once each time, that an agent cannot be heard any more."""
+Lost = Callable[[McpError | None], None]
+"""Is told, once each time, that an agent cannot be heard any more and, with None, that it is again."""
 
 
 class End(StrEnum):
@@ -121,6 +121,7 @@ class Follower:
                     self.away = error.message
                     self.lost(error)
                 stream = await self._subscribe_again()
+                self.lost(None)
         except Exception as error:  # told to whoever reads the changes
             self._news.put_nowait(error)
 
@@ -160,6 +161,7 @@ async def listen(client: Client, stream: Callable[[], AsyncIterator[T]], lost: L
         async for attempt in retrying():
             with attempt:
                 await client.events(limit=1)
+        lost(None)
 
 
 @asynccontextmanager

@@ -95,7 +95,9 @@ async def _live(settings: Settings, output: Output, service: str, interval: floa
             async def follow(name: str) -> None:
                 client = to(name)
 
-                def lost(error: McpError) -> None:
+                def lost(error: McpError | None) -> None:
+                    if error is None:
+                        return
                     used.pop(name, None)
                     gone[name] = error.message
                     draw()

@@ -201,6 +201,7 @@ async def test_who_follows_goes_on_with_the_others_and_hears_of_a_node_once_it_i
         await alone.orion.apply(alone.plane.registry["hello"].spec, actor="ann")
         while b"orion" not in await process.stdout.readline():
             pass
+        assert await process.stderr.readline() == b"orion: the agent answers again\n"
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
 

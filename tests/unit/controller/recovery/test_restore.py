@@ -169,6 +169,8 @@ async def test_another_nodes_services_are_taken_over_only_if_asked_for(lite_sett
     sea = Settings.model_validate({"node": "sea", "state_dir": str(tmp_path / "two")})
     with pytest.raises(Refused, match="of node rift, and this is sea: --node rift gives its services to sea"):
         restore(sea, file, PLAIN)
+    with pytest.raises(Refused, match="of node rift, as this is, and not of sea: leave out --node"):
+        restore(lite_settings, file, Wish(node="sea", force=True))
     restore(sea, file, Wish(node="rift"))
     registry = await opened(sea)
     hello, here = sorted(await registry.services(), key=lambda one: one.name)[::-1]
