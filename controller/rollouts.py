@@ -8,7 +8,7 @@ from api.errors import RegistryUnavailable
 from api.service import Change, Convergence, Event, Service, convergence
 from controller.kinds import READY, RECOVERED, needs_a_person
 from controller.metrics import Metrics
-from controller.registry import ChangeKind, EventDraft, Report, Subscription
+from controller.registry import ChangeKind, EventDraft, Subscription
 from controller.wakes import ALL
 
 _ACTOR: Final = "mcp-agent"
@@ -33,8 +33,8 @@ class RolloutRegistry(Protocol):
         """The service, or None."""
         ...
 
-    async def report(self, service: str, report: Report) -> None:
-        """Writes events."""
+    async def tell(self, service: str, event: EventDraft, *, holds: Condition) -> bool:
+        """Writes an event, unless the condition that it follows from is another one by now."""
         ...
 
 
@@ -104,13 +104,14 @@ class Rollouts:
             # With each start it seems to be over. It is once the restarts are forgotten.
             return
         # To be stopped, as its definition says, is no way of being ready.
-        if ready.status is Status.TRUE:
-            if under_way:
-                await self._tell_ready(service, ready)
-            elif name in self._failed:
-                await self._tell(service, RECOVERED, f"{ready.message} again")
-        # Only now: what could not be written is told with the next change.
-        self._forget(name)
+        told = True
+        if ready.status is Status.TRUE and under_way:
+            told = await self._tell_ready(service, ready)
+        elif ready.status is Status.TRUE and name in self._failed:
+            told = await self._tell(service, RECOVERED, f"{ready.message} again", ready)
+        # What could not be written, or was over before it was, is looked at with the next change.
+        if told:
+            self._forget(name)
 
     def _follows(self, name: str) -> bool:
         return name in self._under_way or name in self._failed
@@ -119,14 +120,16 @@ class Rollouts:
         self._under_way.discard(name)
         self._failed.discard(name)
 
-    async def _tell_ready(self, service: Service, ready: Condition) -> None:
+    async def _tell_ready(self, service: Service, ready: Condition) -> bool:
         seconds = (ready.last_transition - service.updated_at).total_seconds()
         after = ": there was nothing to do" if seconds < 0 else f", after {seconds:.2f} s"
-        await self._tell(service, READY, f"{ready.message}{after}")
+        if not await self._tell(service, READY, f"{ready.message}{after}", ready):
+            return False
         self._told[service.name] = service.generation
         if seconds >= 0:
             self._metrics.time_to_ready.observe(seconds)
+        return True
 
-    async def _tell(self, service: Service, kind: str, message: str) -> None:
+    async def _tell(self, service: Service, kind: str, message: str, ready: Condition) -> bool:
         event = EventDraft(kind, message, _ACTOR, service.generation)
-        await self._registry.report(service.name, Report(events=(event,)))
+        return await self._registry.tell(service.name, event, holds=ready)

@@ -10,10 +10,11 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from api.conditions import Condition
 from api.model import Model
 from api.service import Certificate, Component, PortAllocation, RouteClaim, ServedPort
 from controller.registry.reading import as_model
-from controller.registry.records import ChangeKind, ConditionUpdate, Report
+from controller.registry.records import ChangeKind, ConditionUpdate, EventDraft, Report
 from controller.registry.store import Transaction
 from controller.registry.summary import summarized, updated
 from controller.registry.tables import CertificateRow, ClaimRow, PortRow, ServiceRow, in_utc
@@ -40,6 +41,14 @@ class ObservedState:
             if conditions != row.conditions:
                 row.conditions = conditions
                 transaction.changed(service, ChangeKind.CONDITION)
+
+    def tell(self, transaction: Transaction, service: str, draft: EventDraft, holds: Condition, now: datetime) -> bool:
+        """Writes an event about a condition; False, and nothing, where that is another one by now."""
+        row = self._row(transaction.session, service)
+        if row is None or holds not in row.conditions:
+            return False
+        self._timeline.add(transaction, service, draft, now)
+        return True
 
     def allocated_ports(self, transaction: Transaction) -> frozenset[int]:
         """Every port given on this node."""

@@ -5,6 +5,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import text
 
+from api.conditions import Condition
 from api.errors import NotFound
 from api.service import (
     Certificate,
@@ -28,7 +29,7 @@ from controller.registry.file_rows import FileRows, Restored
 from controller.registry.files import PushedFiles
 from controller.registry.images import PulledImages
 from controller.registry.observed import ObservedState
-from controller.registry.records import Adoption, Report, utc_now
+from controller.registry.records import Adoption, EventDraft, Report, utc_now
 from controller.registry.store import Store, Transaction
 from controller.registry.subscription import Subscription
 from controller.registry.timeline import Timeline
@@ -182,6 +183,10 @@ class Registry:
         A condition of an older generation than the one known is dropped.
         """
         await self._observe(self._observed.report, service, report, self._clock())
+
+    async def tell(self, service: str, event: EventDraft, *, holds: Condition) -> bool:
+        """Writes an event that follows from a condition; False where that does not hold any more."""
+        return await self._observe(self._observed.tell, service, event, holds, self._clock())
 
     async def remove_finalizer(self, service: str, finalizer: Finalizer) -> bool:
         """Notes that nothing of that kind is left; True when the service is gone.

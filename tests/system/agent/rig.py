@@ -142,6 +142,13 @@ class Rig:
         assert condition is not None
         return condition
 
+    async def until_event(self, kind: str, seconds: float = 30) -> None:
+        """Returns once the service's timeline tells of something of that kind."""
+        async with asyncio.timeout(seconds), self.client() as client:
+            async for event in client.watch_events(self.name, after_id=1):
+                if event.kind == kind:
+                    return
+
     async def until_gone(self, name: str = "", seconds: float = 30) -> None:
         """Returns once there is no such service."""
         async with asyncio.timeout(seconds), self._watching(name) as services:

@@ -78,7 +78,7 @@ async def test_what_needs_a_person_after_a_start_is_told_and_that_it_is_over(sto
     rig, told = stopped, tmp_path / "told"
     rig.start_agent()
     await rig.apply(rig.spec())
-    await rig.until_ready()
+    await rig.until_event("ready")
     rig.host.stop_agent()
     rig.podman.run("rm", "--force", "--time", "0", rig.container)
     rig.podman.run("run", "--detach", "--name", rig.container, images.HELLO)

@@ -5,6 +5,7 @@ import os
 import pwd
 import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,12 @@ def test_nothing_remains_of_a_rootless_host() -> None:
 
 
 def processes_of(uid: int) -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if folder.stat().st_uid == uid]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError):  # it may end before it is looked at
+            if folder.stat().st_uid == uid:
+                found.append(int(folder.name))
+    return found
 
 
 def test_two_hosts_side_by_side_share_nothing(podman: PodmanHost) -> None:

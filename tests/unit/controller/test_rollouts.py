@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.conditions import Reason, Status
+from api.conditions import Condition, Reason, Status
 from api.errors import RegistryUnavailable
 from api.service import Event, Finalizer, Service
 from controller.metrics import Metrics
@@ -197,21 +197,37 @@ async def test_what_could_not_be_written_is_told_with_the_next_change(
         await followed.told()
         await fail(followed, Reason.PORTS_EXHAUSTED)
     await followed.told()
-    report = followed.registry.report
 
-    async def refuse(service: str, told: Report) -> None:
-        if told.events:
-            raise RegistryUnavailable("gone for a moment")
-        await report(service, told)
+    async def refuse(*_: object, **__: object) -> bool:
+        raise RegistryUnavailable("gone for a moment")
 
     with monkeypatch.context() as away:
-        away.setattr(followed.registry, "report", refuse)
+        away.setattr(followed.registry, "tell", refuse)
         await followed.converge()
         assert await followed.told(kind) == []
     await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
     await followed.converge()
     assert len(await followed.told(kind)) == 1
     assert followed.observed[0] == 1
+
+
+async def test_what_is_not_ready_any_more_once_it_would_be_told_is_told_when_it_is_again(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await followed.registry.apply(spec(), actor="ann")
+    read = followed.registry.service
+
+    async def overtaken(name: str) -> Service | None:
+        service = await read(name)
+        await followed.registry.report("hello", condition(WORK[0], Status.FALSE, Reason.PROGRESSING))
+        return service
+
+    with monkeypatch.context() as late:
+        late.setattr(followed.registry, "service", overtaken)
+        await followed.converge()
+        assert await followed.told() == []
+    await followed.converge()
+    assert len(await followed.told()) == 1
 
 
 async def test_to_be_stopped_is_no_way_of_being_ready(followed: Followed) -> None:
@@ -269,7 +285,7 @@ async def test_a_registry_that_is_away_ends_nothing() -> None:
             self.looks += 1
             raise RegistryUnavailable("gone")
 
-        async def report(self, service: str, report: Report) -> None:
+        async def tell(self, service: str, event: EventDraft, *, holds: Condition) -> bool:
             raise RegistryUnavailable("gone")
 
     hub, away = Hub(), Away()
