@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,10 +18,11 @@ ENV = {"PATH": os.defpath}
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> Iterator[Layout]:
     layout = Layout(tmp_path)
     layout.make()
-    return layout
+    yield layout
+    layout.remove_run()
 
 
 def test_a_process_is_started_once_and_ended(layout: Layout) -> None:
