@@ -1,6 +1,8 @@
 """The typed client: models in, models out, errors of api.errors."""
 
 import asyncio
+import errno
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -276,6 +278,11 @@ def _silence(address: str, details: str) -> errors.Unreachable:
         )
     found = _CAUSE.search(details)
     cause = details[found.end() :] if found else details
+    if address.startswith("unix:") and cause == os.strerror(errno.EACCES):
+        return errors.Unreachable(
+            f"the agent's socket {address} is not yours to open ({cause}): call as the agent's own user or as root, or"
+            " by its host:port with a token"
+        )
     return errors.Unreachable(f"the agent at {address} does not answer: is mcp-agent running there? ({cause})")
 
 

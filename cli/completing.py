@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,6 +30,17 @@ def paths(ctx: click.Context, incomplete: str) -> list[str]:
     except Exception:  # a shell has no use for what went wrong
         return []
     return sorted(path for path in found if path.startswith(incomplete))
+
+
+def nodes(ctx: click.Context, incomplete: str) -> list[str]:
+    """The nodes of mcp.toml whose names begin so; never raises."""
+    from cli.config import Nodes
+
+    try:
+        settings = replace(_settings(ctx), node=None)
+        return sorted(name for name in Nodes(settings).every() if name.startswith(incomplete))
+    except Exception:  # a shell has no use for what went wrong
+        return []
 
 
 async def _paths(settings: Settings, service: str) -> set[str]:

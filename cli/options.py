@@ -102,13 +102,31 @@ class FilePath(click.ParamType[str]):
         return [CompletionItem(path) for path in paths(ctx, incomplete)]
 
 
+class NodeName(click.ParamType[str]):
+    """The name of a node; completed from mcp.toml."""
+
+    name = "name"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The nodes that begin so."""
+        from cli.completing import nodes
+
+        return [CompletionItem(name) for name in nodes(ctx, incomplete)]
+
+
 SERVICE = ServiceName()
+NODE = NodeName()
 PATH = FilePath()
 LOCAL = click.Path(readable=False)
 """A file on this machine: the shell completes it, the command says what is wrong with it."""
 
 _COMMON = (
-    click.option("--node", metavar="NAME", help="Ask this node of mcp.toml."),
+    click.option("--node", type=NODE, metavar="NAME", help="Ask this node of mcp.toml."),
     click.option("--address", metavar="ADDR", help="Ask the agent at unix:///path or host:port; mcp.toml is not read."),
     click.option(
         "--config",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from api.mcias import Mcias
     from cli.config import Node
     from cli.options import Settings
 
@@ -58,10 +59,11 @@ async def cli(
     known_url, known_ca = nodes.mcias
     if not (url or known_url):
         raise Refused("there is no MCIAS to log in to: name it with --mcias, or give a token with --token-file")
+    mcias = _mcias(url or known_url or "", ca_file or known_ca or "")
     user = user or click.prompt("Name", err=True)
     password = _password(password_stdin)
     code = _hidden("Code") if totp else ""
-    async with _logged_in(url or known_url or "", ca_file or known_ca or "", user, password, code) as (token, until):
+    async with _logged_in(mcias, user, password, code) as (token, until):
         return await _keep(settings, node, path, token, user, until)
 
 
@@ -123,18 +125,24 @@ def _given(source: str) -> str:
     return token
 
 
+def _mcias(url: str, ca_file: str) -> Mcias:
+    """Raises Refused where it cannot be asked so: that is said before a password is asked for."""
+    from api.errors import Refused
+    from api.https import Server
+    from api.mcias import Mcias
+
+    if not url.startswith("https://"):
+        raise Refused(f"{url} is not an https:// URL: a password goes nowhere else")
+    return Mcias(Server(url, ca_file, timeout=15.0))
+
+
 @asynccontextmanager
-async def _logged_in(
-    url: str, ca_file: str, user: str, password: str, code: str
-) -> AsyncIterator[tuple[str, datetime | None]]:
+async def _logged_in(mcias: Mcias, user: str, password: str, code: str) -> AsyncIterator[tuple[str, datetime | None]]:
     """A token of MCIAS and when it ends; it is told at once of one that turns out to be of no use."""
     import asyncio
 
     from api.errors import McpError, Unreachable
-    from api.https import Server
-    from api.mcias import Mcias
 
-    mcias = Mcias(Server(url, ca_file, timeout=15.0))
     token, expires_at = await asyncio.to_thread(mcias.login, user, password, code)
     try:
         yield token, expires_at

@@ -27,7 +27,7 @@ async def listed(settings: Settings) -> int:
 
 
 @cli.command("status")
-@click.argument("name")
+@click.argument("name", type=options.NODE)
 @options.command
 async def status(settings: Settings, name: str) -> int:
     """Show a node's agent, and whether it reaches what it depends on."""
@@ -52,7 +52,7 @@ async def add(settings: Settings, name: str, where: str, ca_file: str | None, to
 
 
 @cli.command("remove")
-@click.argument("name")
+@click.argument("name", type=options.NODE)
 @options.command
 async def remove(settings: Settings, name: str) -> int:
     """Remove a node from mcp.toml; what runs there goes on."""
@@ -62,7 +62,7 @@ async def remove(settings: Settings, name: str) -> int:
 
 
 @cli.command("drain")
-@click.argument("name")
+@click.argument("name", type=options.NODE)
 @options.yes
 @options.wait
 @options.timeout
@@ -86,7 +86,7 @@ async def drain(settings: Settings, name: str, yes: bool, wait: bool, within: fl
 
 
 @cli.command("undrain")
-@click.argument("name")
+@click.argument("name", type=options.NODE)
 @options.wait
 @options.timeout
 @options.command

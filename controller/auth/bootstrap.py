@@ -25,7 +25,13 @@ async def bootstrap(settings: Settings, name: str, actor: str) -> str:
     except ValidationError as error:
         raise Refused(f"--name {complaints(error)[0].message}") from error
     socket = Path(settings.api.socket)
-    if is_served(socket):
+    try:
+        served = is_served(socket)
+    except OSError as error:
+        raise Refused(
+            f"api.socket: {socket} cannot be opened ({error.strerror}): run it as the agent's own user, or as root"
+        ) from error
+    if served:
         async with Client(f"unix://{socket}", actor=actor) as client:
             return (await client.access.create_token(request)).secret
     registry = await Registry.open(settings.registry_url, settings.node)

@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 
 from api.brief import brief
-from api.client import Client
+from api.client import Client, _silence
 from api.control_plane import DEFAULT_EVENTS, DEFAULT_LOOK_SECONDS, Applied, Deleted, Looked, Watched
 from api.errors import InvalidSpec, McpError, NotFound, RegistryUnavailable, Unreachable, named
 from api.gen.mcp.v1.control_plane_pb2_grpc import add_ControlPlaneServiceServicer_to_server
@@ -226,3 +226,9 @@ async def test_an_agent_that_is_not_there_is_unreachable(tmp_path: Path) -> None
     async with Client(f"unix:{tmp_path}/none.sock", actor="a") as client:
         with pytest.raises(Unreachable, match="is mcp-agent running"):
             await client.services()
+
+
+def test_a_socket_that_is_somebody_elses_is_told_apart_from_an_agent_that_is_down() -> None:
+    said = "failed to connect to all addresses; last error: UNKNOWN: unix:/run/mcp/agent.sock: Permission denied"
+    error = _silence("unix:///run/mcp/agent.sock", said)
+    assert error.message.startswith("the agent's socket unix:///run/mcp/agent.sock is not yours to open (Permission")

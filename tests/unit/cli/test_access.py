@@ -135,6 +135,12 @@ def _on_a_terminal(mcp: Mcp, text: bytes, *arguments: str) -> tuple[bytes, int]:
     return seen, process.wait(10)
 
 
+async def test_an_mcias_that_cannot_be_asked_is_refused_before_a_password_is_asked_for(world: World) -> None:
+    arguments = ("login", "--user", "ann", "--mcias", "http://mcias")
+    seen, status = await asyncio.to_thread(_on_a_terminal, world.mcp, b"correct horse\n", *arguments)
+    assert (status, b"Password" in seen, b"http://mcias is not an https:// URL" in seen) == (5, False, True)
+
+
 async def test_a_password_is_asked_for_and_never_shown(world: World) -> None:
     seen, status = await asyncio.to_thread(_on_a_terminal, world.mcp, b"correct horse\n", "login", "--user", "ann")
     assert status == 0
@@ -149,7 +155,7 @@ async def test_a_password_is_asked_for_and_never_shown(world: World) -> None:
         (["--user", "bob"], "battery", 5, "give it with --totp"),
         (["--user", "out"], "x", 5, "does not let out log in to mcp"),
         (["--user", "ann", "--mcias", "https://localhost:1"], "x", 4, "does not answer"),
-        (["--user", "ann", "--mcias", "http://localhost:1"], "x", 4, "is not an https:// URL"),
+        (["--user", "ann", "--mcias", "http://localhost:1"], "x", 5, "is not an https:// URL"),
     ],
 )
 async def test_a_login_that_fails_keeps_nothing_and_says_why(

@@ -334,6 +334,14 @@ async def test_nodes_are_added_and_removed_with_comments_kept(town: Town) -> Non
         assert (ran.status, words in ran.stderr) == (ExitCode.USAGE, True)
 
 
+@pytest.mark.parametrize("words", ["mcp status --node ", "mcp node drain ", "mcp node status "])
+async def test_nodes_are_completed(town: Town, words: str) -> None:
+    count = f"{len(words.split())}"
+    for begun, names in (("", {"rift", "orion"}), ("o", {"orion"})):
+        ran = await town(COMP_WORDS=words + begun, COMP_CWORD=count, _MCP_COMPLETE="bash_complete")
+        assert {line.partition(",")[2] for line in ran.lines if line} == names
+
+
 async def test_the_first_node_makes_the_settings(offline: Mcp) -> None:
     offline.config.unlink()
     ran = await offline("node", "add", "rift", "unix:/run/mcp/agent.sock", MCP_CONFIG="")

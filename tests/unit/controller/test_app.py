@@ -171,6 +171,9 @@ async def test_the_first_token_is_made_whether_the_agent_runs_or_not(program: Pr
     second = program.run("token", "bootstrap", "--name", "second")
     assert second.returncode == 0
     assert program.run("token", "bootstrap", "--name", "Not Good").returncode == 5
+    elsewhere = program.run("token", "bootstrap", MCP_API_SOCKET=f"{program.config}/agent.sock")
+    assert (elsewhere.returncode, elsewhere.stderr.count("\n")) == (5, 1)
+    assert "cannot be opened (Not a directory): run it as the agent's own user, or as root" in elsewhere.stderr
     for name, made in (("bootstrap", first), ("second", second)):
         ca_file, token = f"{program.folder}/state/ca/ca.pem", made.stdout.strip()
         async with Client(f"localhost:{port}", actor="x", ca_file=ca_file, token=token) as client:
