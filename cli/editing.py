@@ -1,5 +1,8 @@
 """What `mcp service` does, once its options are read."""
 
+import tempfile
+from pathlib import Path
+
 import click
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,7 +27,7 @@ from cli.sources import manifests
 from cli.views import field_line, history_table, moment
 from cli.wish import order
 
-_COMPLAINT = "#! "
+_COMPLAINT = b"#! "
 """How a line begins that says what is wrong; such lines are taken out again."""
 
 _TEMPLATE = """\
@@ -75,7 +78,7 @@ def new(settings: Settings, name: str, image: str | None) -> int:
         node=f'node = "{node}"' if node else '# node = "rift"  # default: the one that is asked',
         image=f'image = "{image}"' if image else f'# image = "registry.example:5000/{name}:v0.1.0"',
     )
-    path = nodes.services / f"{name}.toml"
+    path = _free(nodes.services, name)
     spec = load(text, str(path)).spec
     write(path, text)
     output.line(f"{path} made; mcp service edit {name} edits it, mcp deploy {name} applies it", "green")
@@ -83,32 +86,78 @@ def new(settings: Settings, name: str, image: str | None) -> int:
     return ExitCode.DONE
 
 
-async def edit(settings: Settings, service: str) -> bool:
-    """Has a person edit a definition until it is right; whether it is another one then."""
+async def edit(settings: Settings, service: str) -> str | None:
+    """Has a person edit a definition until it is right; the service that it then defines, None where it is as it was.
+
+    Raises InvalidManifest where the editor gives back the same wrong text twice.
+    """
     output = Output(settings)
     folder = Nodes(settings).services
     path = definition(folder, service)
-    before = path.read_text() if path else await _stored(settings, service)
-    path = path or folder / f"{service}.toml"
-    text = before
-    while True:
-        edited = click.edit(text, extension=".toml")
-        if edited is None or not edited.strip():
-            output.line(f"{path} left as it was")
-            return False
-        text = "".join(line for line in edited.splitlines(keepends=True) if not line.startswith(_COMPLAINT))
-        try:
-            spec = load(text, path.name).spec
-            break
-        except InvalidManifest as error:
-            text = "".join(f"{_COMPLAINT}{line}\n" for line in str(error).splitlines()) + text
-    if text == before and path.exists():
+    # As bytes: how its lines end, and what begins it, is its author's affair.
+    before = _content(path) if path else (await _stored(settings, service)).encode()
+    path = path or _free(folder, service)
+    edited = _edited(output, before, path.name)
+    if edited is None or (edited == before and path.exists()):
         output.line(f"{path} left as it was")
-        return False
-    write(path, text)
+        return None
+    spec = load(edited, path.name).spec
+    try:
+        write(path, edited.decode())
+    except click.UsageError:
+        _keep(output, edited)
+        raise
     output.line(f"{path} written; mcp deploy {spec.name} applies it", "green")
     output.document(DefinitionReport(path=str(path), spec=spec))
-    return True
+    return spec.name
+
+
+def _edited(output: Output, text: bytes, name: str) -> bytes | None:
+    """What a person makes of it, once that is a definition; None where nothing is to be changed."""
+    complaints = wrong = b""
+    while True:
+        try:
+            edited = click.edit(complaints + text, extension=".toml")
+        except click.ClickException:
+            _keep(output, wrong)
+            raise
+        if edited is None or not edited.strip():
+            _keep(output, wrong)
+            return None
+        text = b"".join(line for line in edited.splitlines(keepends=True) if not line.startswith(_COMPLAINT))
+        try:
+            load(text, name)
+        except InvalidManifest as error:
+            if text == wrong:
+                _keep(output, wrong)
+                raise
+            wrong = text
+            complaints = b"".join(_COMPLAINT + line.encode() + b"\n" for line in str(error).splitlines())
+        else:
+            return text
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _free(folder: Path, service: str) -> Path:
+    """Where the definition of a service that has none belongs. Raises click.UsageError where another one is there."""
+    path = folder / f"{service}.toml"
+    if path.exists():
+        raise click.UsageError(f"{path} defines another service: rename that file first")
+    return path
+
+
+def _keep(output: Output, content: bytes) -> None:
+    """Loses nothing of what somebody wrote, though it is not taken."""
+    if content:
+        with tempfile.NamedTemporaryFile(prefix="mcp-", suffix=".toml", delete=False) as stream:
+            stream.write(content)
+        output.error(f"what you wrote is in {stream.name}")
 
 
 async def _stored(settings: Settings, service: str) -> str:

@@ -68,10 +68,21 @@ class Duration(click.ParamType[float]):
             self.fail(f'"{value}" {error}', param, ctx)
 
 
+_LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_SERVICE = re.compile(f"{_LABEL}(?:/{_LABEL})?")
+
+
 class ServiceName(click.ParamType[str]):
     """The name of a service, with `/COMPONENT` where a command takes one; completed from what there is."""
 
     name = "service"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is; refuses what cannot be one, before it leads to a file or a node."""
+        text = str(value)
+        if not _SERVICE.fullmatch(text) and (text or (param is not None and param.required)):
+            self.fail(f'"{text}" is no name of a service: lower case letters, digits and inner dashes', param, ctx)
+        return text
 
     def shell_complete(
         self,

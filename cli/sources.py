@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from api.manifest import MAX_BYTES, InvalidManifest, Manifest, Problem, load
+from cli.definitions import files as definitions
 
 STDIN = "-"
 
@@ -39,12 +40,12 @@ def _contents(file: str) -> Iterator[tuple[str, bytes]]:
         if not path.is_dir():
             yield file, _limited(path)
             return
-        definitions = sorted(path.glob("*.toml"))
-        for definition in definitions:
+        found = definitions(path)
+        for definition in found:
             yield str(definition), _limited(definition)
     except OSError as error:
         raise click.UsageError(f"{error.filename or file} cannot be read: {error.strerror}") from error
-    if not definitions:
+    if not found:
         raise click.UsageError(f"{file} holds no *.toml")
 
 

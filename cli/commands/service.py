@@ -37,18 +37,18 @@ async def edit(settings: Settings, service: str, deploy: bool, within: float) ->
     """Edit a definition in $VISUAL or $EDITOR.
 
     What is wrong with it stands above it, as comments, when the editor opens
-    again; an empty file, or one that is left as it was, changes nothing. A
-    service that has no file in the services folder gets one of what its agent
-    has.
+    again; an empty file, or one that is left as it was, changes nothing, and
+    one that is as wrong as before is refused. A service that has no file in the
+    services folder gets one of what its agent has.
     """
     from cli.editing import edit as run
 
-    changed = await run(settings, service)
-    if not (changed and deploy):
+    edited = await run(settings, service)
+    if edited is None or not deploy:
         return 0
     from cli.wish import deploy as apply
 
-    return await apply(settings, service, dry_run=False, wait=True, within=within)
+    return await apply(settings, edited, dry_run=False, wait=True, within=within)
 
 
 @cli.command("validate")

@@ -8,6 +8,7 @@ import yaml
 
 from api.errors import ExitCode
 from api.manifest import load
+from cli.definitions import set_active
 from tests.unit.cli.plane import Mcp
 
 FILE = "services/shop.toml"
@@ -60,6 +61,73 @@ async def test_stop_and_start_are_written_into_the_file_and_keep_its_comments(mc
     for comment in ("# The shop.", '"shop"  # its name', '"web"  # the front'):
         assert comment in text
     assert (await mcp("stop", "shop")).lines[0] == "shop unchanged"
+
+
+BOM = "\ufeff"
+COMPONENTS = """\
+name = "shop"
+version = "v1"
+# The front.
+[[components]]
+name = "web"
+# Of the front.
+image = "reg:5000/web:v1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "service", "component"),
+    [
+        (
+            COMPONENTS,
+            COMPONENTS.replace('"shop"\n', '"shop"\nactive = false\n'),
+            COMPONENTS.replace('"web"\n', '"web"\nactive = false\n'),
+        ),
+        (
+            BOM + COMPONENTS.replace("\n", "\r\n"),
+            BOM + COMPONENTS.replace('"shop"\n', '"shop"\nactive = false\n').replace("\n", "\r\n"),
+            BOM + COMPONENTS.replace('"web"\n', '"web"\nactive = false\n').replace("\n", "\r\n"),
+        ),
+        (
+            'components = [{name = "web", image = "i:1"}] # one\nname = "shop"',
+            'components = [{name = "web", image = "i:1"}] # one\nname = "shop"\nactive = false',
+            'components = [{name = "web", image = "i:1", active = false}] # one\nname = "shop"',
+        ),
+        (
+            'name = "shop"\n  active = true # for now\n[[components]]\nactive=true\n"name" = "web"\nimage = "i:1"\n',
+            'name = "shop"\n  active = false # for now\n[[components]]\nactive=true\n"name" = "web"\nimage = "i:1"\n',
+            'name = "shop"\n  active = true # for now\n[[components]]\nactive=false\n"name" = "web"\nimage = "i:1"\n',
+        ),
+    ],
+)
+def test_of_a_definition_one_line_is_changed_and_no_other_byte(
+    tmp_path: Path, before: str, service: str, component: str
+) -> None:
+    path = tmp_path / "shop.toml"
+    for of, after in (("", service), ("web", component)):
+        path.write_bytes(before.encode())
+        path.chmod(0o640)
+        assert set_active(path, of, False)
+        assert path.read_bytes().decode() == after
+        assert not set_active(path, of, False)
+        assert (path.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o640, [path])
+
+
+async def test_a_hidden_file_defines_nothing_and_one_of_another_name_what_it_says(mcp: Mcp, shop: Path) -> None:
+    mcp.write("services/.#shop.toml", "what an editor leaves")
+    mcp.write("services/front.toml", SHOP)
+    mcp.write(FILE, SHOP.replace('"shop"', '"blog"'))
+    assert (await mcp("sync", "--no-wait")).status == 0
+    assert set(mcp.plane.registry) == {"shop", "blog"}
+    await mcp("stop", "shop", "--no-wait")
+    assert "active = false" in shop.with_name("front.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["../shop", "", "Shop", "shop/web/x", "-"])
+async def test_what_is_no_name_of_a_service_leads_nowhere(mcp: Mcp, shop: Path, name: str) -> None:
+    ran = await mcp("deploy", "--", name)
+    assert ran.status == ExitCode.USAGE
+    assert f'"{name}" is no name of a service' in ran.stderr
 
 
 async def test_undeploy_keeps_the_definition_and_start_brings_it_back(mcp: Mcp, shop: Path) -> None:
@@ -135,7 +203,7 @@ def editor(mcp: Mcp, *steps: str) -> str:
 cd {mcp.folder}/steps
 first=$(ls | grep -v seen | head -n 1)
 cp "$1" "seen-$first"
-sh "$first" "$1"
+sh "$first" "$1" || exit 3
 rm "$first"
 """
     )
@@ -155,6 +223,17 @@ async def test_an_edit_that_is_wrong_is_opened_again_with_what_is_wrong(mcp: Mcp
     assert seen.startswith("#! shop.toml:6: components[0].image: ")
     assert (mcp.folder / FILE).read_text() == SHOP.replace("web:v1", "web:v3")
     assert mcp.plane.registry["shop"].spec.components[0].image == "reg:5000/web:v3"
+
+
+@pytest.mark.parametrize(
+    ("second", "status"), [("touch -d tomorrow $1", ExitCode.REFUSED), (":", 0), ("exit 3", ExitCode.FAILED)]
+)
+async def test_of_an_edit_that_stays_wrong_nothing_is_lost(mcp: Mcp, shop: Path, second: str, status: int) -> None:
+    program = editor(mcp, "sed -i 's/^name = .shop./naem = 1/' $1; touch -d 'next week' $1", second)
+    ran = await mcp("service", "edit", "shop", VISUAL=program, TMPDIR=str(mcp.folder))
+    assert (ran.status, (mcp.folder / FILE).read_text()) == (status, SHOP)
+    kept = ran.stderr.partition("what you wrote is in ")[2].split()[0]
+    assert (mcp.folder / kept).read_text() == SHOP.replace('name = "shop"', "naem = 1", 1)
 
 
 async def test_an_edit_of_nothing_changes_nothing(mcp: Mcp, shop: Path) -> None:
