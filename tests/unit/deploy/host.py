@@ -26,10 +26,10 @@ class HostBelow:
         self._systemd.mkdir(parents=True)
         tools = folder / "tools"
         tools.mkdir()
-        (tools / "systemctl").write_text(
-            f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("systemctl.py")} "$@"\n'
-        )
-        (tools / "systemctl").chmod(0o755)
+        for name in ("systemctl", "journalctl"):
+            program = Path(__file__).with_name(f"{name}.py")
+            (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable} {program} "$@"\n')
+            (tools / name).chmod(0o755)
         self.environ = os.environ | {
             "PATH": f"{tools}:{os.environ['PATH']}",
             "UNIT_ROOT": str(self.root),

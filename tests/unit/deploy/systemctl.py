@@ -72,9 +72,6 @@ def main() -> int:
             if "--quiet" not in sys.argv:
                 sys.stdout.write(f"{_state(rest[0])}\n")
             return 0 if _state(rest[0]) == "active" else 3
-        case "status":
-            sys.stdout.write((RUN / f"{rest[0]}.log").read_text()[-2000:])
-            return 3
         case "daemon-reload" | "reset-failed":
             return 0
     return 1
