@@ -81,7 +81,7 @@ class Doctor:
         store = str(info["store"]["graphRoot"])
         findings += (await _space("podman's storage", Path(store)),)
         if info["host"]["security"]["rootless"]:
-            findings += await asyncio.to_thread(_rootless, Path(socket))
+            findings += await asyncio.to_thread(_rootless, Path(socket), str(info["store"]["runRoot"]))
         return findings
 
     async def _proxy(self) -> tuple[Finding, ...]:
@@ -162,15 +162,13 @@ async def _space(check: str, folder: Path) -> Finding:
     return checks.room(check, folder, await asyncio.to_thread(os.statvfs, folder))
 
 
-def _rootless(socket: Path) -> tuple[Finding, ...]:
+def _rootless(socket: Path, run_root: str) -> tuple[Finding, ...]:
     user = pwd.getpwuid(socket.stat().st_uid)
-    findings = (
+    return (
         checks.subordinate_ids(user, (Path("/etc/subuid"), Path("/etc/subgid"))),
         checks.lingering(user, Path("/run/systemd/system"), Path("/var/lib/systemd/linger")),
+        checks.runtime_folder(user, run_root),
     )
-    # Another account's environment is not to be seen.
-    own = user.pw_uid == os.getuid()
-    return (*findings, checks.runtime_folder(user, os.environ.get("XDG_RUNTIME_DIR"))) if own else findings
 
 
 async def _output(*command: str) -> str:
