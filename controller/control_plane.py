@@ -20,6 +20,7 @@ from controller.adoption import Adopter, Wish
 from controller.preview import Preview
 from controller.registry import ChangeKind, Registry
 from reconcilers.base import Transient
+from reconcilers.containers.engine.transport import EngineError
 
 _ALL_EVENTS = 1_000_000
 """More than the registry keeps."""
@@ -253,10 +254,10 @@ class LocalControlPlane:
         return newest[-1].id if newest else 0
 
     async def containers(self) -> tuple[Container, ...]:
-        """Every container on the node, ours or not. Raises Unreachable where the engine does not answer."""
+        """Every container on the node, ours or not. Raises Unreachable where the engine does not say."""
         try:
             return await self._containers()
-        except Transient as failure:
+        except (Transient, EngineError) as failure:
             raise Unreachable(failure.message) from failure
 
     async def node_status(self) -> NodeStatus:

@@ -21,6 +21,7 @@ from controller.control_plane import LocalControlPlane
 from controller.preview import Preview
 from controller.registry import Registry
 from reconcilers.base import Transient
+from reconcilers.containers.engine.transport import EngineError, Failure
 from tests.unit.controller.adopting import ADMITS, Running
 from tests.unit.controller.recording import RecordingContainers, RecordingPorts
 from tests.unit.controller.registry.conftest import pending
@@ -43,7 +44,7 @@ class Parts:
         )
         self.looked: list[tuple[str, bool]] = []
         self.late: tuple[str, ...] = ()
-        self.away = ""
+        self.away: Exception | None = None
 
     async def _look(self, service: str, within: float) -> tuple[str, ...]:
         found = await self.registry.service(service)
@@ -52,8 +53,8 @@ class Parts:
         return self.late
 
     async def _containers(self) -> tuple[Container, ...]:
-        if self.away:
-            raise Transient(Reason.ENGINE_UNREACHABLE, self.away)
+        if self.away is not None:
+            raise self.away
         return (Container(id="1", name="stranger", image="x:1", state="running", owned=False),)
 
     async def _status(self) -> NodeStatus:
@@ -332,9 +333,10 @@ async def test_events_after_a_number_are_told_first_each_once_and_in_order(
 
 async def test_containers_are_the_engines(parts: Parts) -> None:
     assert [container.name for container in await parts.plane.containers()] == ["stranger"]
-    parts.away = "podman cannot be asked"
-    with pytest.raises(Unreachable, match="podman cannot be asked"):
-        await parts.plane.containers()
+    away = Transient(Reason.ENGINE_UNREACHABLE, "podman cannot be asked")
+    for parts.away in (away, EngineError(Failure.REFUSED, "podman cannot be asked for them")):
+        with pytest.raises(Unreachable, match="podman cannot be asked"):
+            await parts.plane.containers()
 
 
 # Left alone
