@@ -111,6 +111,17 @@ def lingering(user: pwd.struct_passwd, systemd: Path, linger: Path) -> Finding:
     return problem("lingering", f"off: what {user.pw_name} runs ends with the last session", advice)
 
 
+def tunnel(device: Path) -> Finding:
+    """What rootless containers reach a network by."""
+    try:
+        mode = device.stat().st_mode
+    except OSError as error:
+        return warning("network device", f"{device}: {error.strerror}", "modprobe tun: without it none has a network")
+    if mode & 0o006 == 0o006:
+        return ok("network device", str(device))
+    return warning("network device", f"{device} is not open to everyone", f"chmod 666 {device}, as udev leaves it")
+
+
 def runtime_folder(user: pwd.struct_passwd, folder: str) -> Finding:
     """Where rootless podman keeps what it must lose at a reboot, as it says itself: what it was started with counts."""
     # What podman, or the library of its storage, falls back to.

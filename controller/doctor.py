@@ -168,6 +168,7 @@ def _rootless(socket: Path, run_root: str) -> tuple[Finding, ...]:
         checks.subordinate_ids(user, (Path("/etc/subuid"), Path("/etc/subgid"))),
         checks.lingering(user, Path("/run/systemd/system"), Path("/var/lib/systemd/linger")),
         checks.runtime_folder(user, run_root),
+        checks.tunnel(Path("/dev/net/tun")),
     )
 
 

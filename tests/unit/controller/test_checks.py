@@ -98,6 +98,15 @@ def test_a_runtime_folder_that_outlives_a_reboot() -> None:
     assert is_ok(checks.runtime_folder(ME, f"/run/user/{ME.pw_uid}/containers"))
 
 
+def test_a_network_device_that_is_not_for_everyone(tmp_path: Path) -> None:
+    device = tmp_path / "tun"
+    assert warns(checks.tunnel(device), "modprobe tun")
+    device.touch(0o600)
+    assert warns(checks.tunnel(device), f"chmod 666 {device}")
+    device.chmod(0o666)
+    assert is_ok(checks.tunnel(device))
+
+
 def test_a_ca_that_ends(tmp_path: Path) -> None:
     ca = EmbeddedCa.open(tmp_path, "rift", lambda: NOW)
     end, path = ca.certificate.not_valid_after_utc, tmp_path / "ca.pem"
