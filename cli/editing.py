@@ -23,7 +23,7 @@ from cli.output import Output
 from cli.reports.changes import ApplyReport
 from cli.reports.services import DefinitionReport, HistoryEntry, HistoryReport
 from cli.rollout import Order, report, tell_plan
-from cli.sources import manifests
+from cli.sources import STDIN, manifests
 from cli.views import field_line, history_table, moment
 from cli.wish import order
 
@@ -32,7 +32,7 @@ _COMPLAINT = b"#! "
 
 _TEMPLATE = """\
 # {name}: say here what it is for, and who asks for it.
-# All fields: docs/reference/definition.md. `mcp service validate` checks, `mcp deploy {name}` applies.
+# All fields: docs/reference/definition.md. `mcp service validate {name}` checks, `mcp deploy {name}` applies.
 
 name = "{name}"
 {node}
@@ -165,10 +165,11 @@ async def _stored(settings: Settings, service: str) -> str:
         return dump((await client.get(service)).spec)
 
 
-def validate(settings: Settings, file: str) -> int:
-    """Checks definitions. Raises InvalidManifest with all that is wrong."""
+def validate(settings: Settings, what: str) -> int:
+    """Checks definitions: a file, a folder, or that of a service. Raises InvalidManifest with all that is wrong."""
     output = Output(settings)
-    for manifest in manifests([file]):
+    named = None if what == STDIN or Path(what).exists() else definition(Nodes(settings).services, what)
+    for manifest in manifests([str(named or what)]):
         count = len(manifest.spec.components)
         output.line(f"{manifest.source}: ok, {manifest.spec.name} with {count} component{'s' * (count != 1)}")
         output.document(DefinitionReport(path=manifest.source, spec=manifest.spec))

@@ -52,13 +52,13 @@ async def edit(settings: Settings, service: str, deploy: bool, within: float) ->
 
 
 @cli.command("validate")
-@click.argument("file", type=click.Path(dir_okay=True))
+@click.argument("what", metavar="FILE|SERVICE", type=click.Path(dir_okay=True))
 @options.command
-async def validate(settings: Settings, file: str) -> int:
-    """Check a definition, or a folder of them, without asking an agent."""
+async def validate(settings: Settings, what: str) -> int:
+    """Check a definition, without asking an agent: a file, a folder of them, or that of a service."""
     from cli.editing import validate as run
 
-    return run(settings, file)
+    return run(settings, what)
 
 
 @cli.command("show")

@@ -185,6 +185,8 @@ async def test_a_new_definition_is_valid_and_made_once(mcp: Mcp) -> None:
     path = mcp.folder / "services/blog.toml"
     assert (ran.status, str(path) in ran.lines[0]) == (0, True)
     assert (await mcp("service", "validate", str(path))).lines == [f"{path}: ok, blog with 1 component"]
+    assert (await mcp("service", "validate", "blog")).lines == [f"{path}: ok, blog with 1 component"]
+    assert (await mcp("service", "validate", "nobody")).status == ExitCode.USAGE
     assert (await mcp("service", "new", "blog")).status == ExitCode.USAGE
     assert (await mcp("service", "new", "Blog!")).status == ExitCode.USAGE
     path.write_text("name = 3")
