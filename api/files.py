@@ -45,7 +45,7 @@ def relative_path(value: str) -> str:
 
 def _owner(value: str) -> str:
     if value and not (re.fullmatch(r"\d{1,10}:\d{1,10}", value) and max(map(int, value.split(":"))) < _NOBODY):
-        raise ValueError(f'"{value}" is not uid:gid in numbers, such as "0:0"')
+        raise ValueError('is not uid:gid in numbers, such as "0:0"')
     return value
 
 

@@ -170,7 +170,7 @@ async def test_what_keeps_a_file_from_its_place_is_told(offline: Mcp, files: Pla
         (("f", "hello/web"), "only with --restart"),
         (("f", "hello", "--mode", "9"), '"9" is not permissions in octal digits'),
         (("f", "hello", "--mode", "4755"), '"4755" is not permissions'),
-        (("f", "hello", "--owner", "root"), '"root" is not uid:gid in numbers'),
+        (("f", "hello", "--owner", "root"), 'owner "root" is not uid:gid in numbers'),
         (("f", "Hello"), "service"),
     ],
 )
