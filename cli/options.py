@@ -5,6 +5,7 @@ Imports nothing heavy, since `mcp --help` reads it.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -189,6 +190,20 @@ dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what
 
 
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Has a person agree, unless `yes`. Raises click.Abort, and click.UsageError where nobody is there to answer."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("nobody is there to answer: with --yes it is not asked") from None
+    if not agreed:
+        raise click.Abort
 
 
 def target(value: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from cli.building import How, built
 from cli.config import Nodes
 from cli.connect import Answer, ask, failures
 from cli.definitions import defined
-from cli.options import Settings
+from cli.options import Settings, confirm
 from cli.output import Output
 from cli.removal import remove
 from cli.reports.changes import ApplyReport, BuiltImage, PurgeReport, SyncReport
@@ -66,7 +66,7 @@ async def _prune(
     _list(output, extra, "has no definition in the services folder")
     unasked, status = failures(output, answers, "not pruned")
     if extra and not dry_run:
-        _confirm(f"Take {len(extra)} away?", yes=yes)
+        confirm(f"Take {len(extra)} away?", yes=yes)
         status = max(status, await _remove(settings, extra, wait=wait, within=within))
     return tuple(f"{node}/{name}" for node, name in extra), unasked, status
 
@@ -94,7 +94,7 @@ async def purge(settings: Settings, *, yes: bool, dry_run: bool, wait: bool, wit
     if not idle:
         output.line("nothing to forget")
     elif not dry_run:
-        _confirm(f"Forget {len(idle)}?", yes=yes)
+        confirm(f"Forget {len(idle)}?", yes=yes)
         status = max(status, await _remove(settings, idle, wait=wait, within=within))
     names = tuple(f"{node}/{name}" for node, name in idle)
     output.document(PurgeReport(dry_run=dry_run, services=names, unasked=unasked))
@@ -114,8 +114,3 @@ async def _remove(settings: Settings, them: Found, *, wait: bool, within: float)
 
 def _list(output: Output, them: Found, why: str) -> None:
     output.lines(f"{f'{node}/' if node else ''}{name} {why}" for node, name in them)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if not yes:
-        click.confirm(question, abort=True, err=True)

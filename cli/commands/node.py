@@ -80,8 +80,7 @@ async def drain(settings: Settings, name: str, yes: bool, wait: bool, within: fl
     from cli.wish import drain as run
 
     Nodes(replace(settings, node=name)).name()
-    if not yes:
-        click.confirm(f"Stop all services of node {name}?", abort=True, err=True)
+    options.confirm(f"Stop all services of node {name}?", yes=yes)
     return await run(settings, name, active=False, wait=wait, within=within)
 
 

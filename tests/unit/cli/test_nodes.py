@@ -274,6 +274,9 @@ async def test_sync_applies_all_and_prunes_what_has_no_definition(town: Town) ->
     ran = await town("sync", "--prune", stdin="n\n")
     assert "Take 1 away?" in ran.stderr
     assert list(town.orion.registry) == ["world", "more"]
+    ran = await town("sync", "--prune", stdin="")
+    assert (ran.status, "with --yes it is not asked" in ran.stderr) == (ExitCode.USAGE, True)
+    assert list(town.orion.registry) == ["world", "more"]
     done = await town("sync", "--prune", "--yes", "-o", "json")
     report = json.loads(done.stdout)
     assert (done.status, report["pruned"]) == (0, ["orion/world"])
