@@ -52,11 +52,17 @@ class Files:
         """Removes files of one folder, in this order, with what an earlier death left of them. Raises OSError."""
         for path in paths:
             self._left[path] = None
-            path.unlink(missing_ok=True)
+            # First: as long as the file is there, somebody knows that something is left to do.
             _temporary(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         for folder in {path.parent for path in paths}:
             with suppress(FileNotFoundError):
                 sync_folder(folder)
+
+    def clear(self, *paths: Path) -> None:
+        """Removes what a death left of files that never came to be. Raises OSError."""
+        for path in paths:
+            _temporary(path).unlink(missing_ok=True)
 
     def left_so(self, path: Path) -> bool:
         """Whether the file, or its absence, is as we last left it."""

@@ -102,6 +102,11 @@ def take_away(files: Files, site: Site) -> None:
     files.remove(Path(site.key_path), Path(site.cert_path))
 
 
+def clear_away(files: Files, site: Site) -> None:
+    """Removes what a death left of a pair that is not there. Raises OSError."""
+    files.clear(Path(site.key_path), Path(site.cert_path))
+
+
 def _covers(leaf: x509.Certificate, hostname: str) -> bool:
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -243,6 +243,9 @@ class Certs:
         if isinstance(action, Remove):
             await self._observe_unchanged(action.site, action.fingerprint)
             await _in_thread(f"remove {action.site.cert_path}", pairs.take_away, self._files, action.site)
+        elif (record := service.certificate(action.subject)) and record.issuer != PROVIDED:
+            # It may have died while it wrote them for the first time.
+            await _in_thread(f"tidy up {action.site.cert_path}", pairs.clear_away, self._files, action.site)
         await _in_thread(f"close the order for {action.subject}", self._issuers.settle, action.subject)
         await self._registry.forget_certificate(service.name, action.subject)
         self._attempts.end(service.name, action.subject)

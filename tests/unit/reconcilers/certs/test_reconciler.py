@@ -192,6 +192,16 @@ async def test_a_dropped_hostname_takes_its_files_along(world: World) -> None:
     assert [record.hostname for record in world.service().certificates] == ["docs.test"]
 
 
+async def test_what_a_death_left_of_a_pair_that_never_came_to_be_goes_with_its_hostname(world: World) -> None:
+    (action,) = (await world.certs.plan(world.service())).actions
+    await world.certs.execute(world.service(), action)
+    for name in ("shop.test.pem", "shop.test.key"):
+        world.path(name).rename(world.path(f".{name}.new"))
+    world.registry.update("shop", deletion_requested_at=world.now, finalizers=(Finalizer.CERTS,))
+    await world.converge()
+    assert list(world.cert_dir.iterdir()) == []
+
+
 async def test_a_file_that_changed_between_plan_and_act_is_not_removed(world: World) -> None:
     await world.converge()
     world.registry.update("shop", deletion_requested_at=world.now, finalizers=(Finalizer.CERTS,))
