@@ -21,7 +21,7 @@ from cli.definitions import definition, write
 from cli.options import Settings
 from cli.output import Output
 from cli.reports.changes import ApplyReport
-from cli.reports.services import DefinitionReport, HistoryEntry, HistoryReport
+from cli.reports.services import DefinitionReport, HistoryEntry, HistoryReport, ValidateReport
 from cli.rollout import Order, report, tell_plan
 from cli.sources import STDIN, manifests
 from cli.views import field_line, history_table, moment
@@ -169,10 +169,12 @@ def validate(settings: Settings, what: str) -> int:
     """Checks definitions: a file, a folder, or that of a service. Raises InvalidManifest with all that is wrong."""
     output = Output(settings)
     named = None if what == STDIN or Path(what).exists() else definition(Nodes(settings).services, what)
-    for manifest in manifests([str(named or what)]):
+    found = manifests([str(named or what)])
+    for manifest in found:
         count = len(manifest.spec.components)
         output.line(f"{manifest.source}: ok, {manifest.spec.name} with {count} component{'s' * (count != 1)}")
-        output.document(DefinitionReport(path=manifest.source, spec=manifest.spec))
+    checked = tuple(DefinitionReport(path=manifest.source, spec=manifest.spec) for manifest in found)
+    output.document(ValidateReport(definitions=checked))
     return ExitCode.DONE
 
 

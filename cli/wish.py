@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import click
+
 from api.client import Client
 from api.control_plane import DRAINED, Applied
-from api.errors import NotFound
+from api.errors import McpError, NotFound
 from api.service import Change
 from cli.config import Nodes
 from cli.connect import connected, placed
@@ -44,8 +46,17 @@ async def activate(settings: Settings, wanted: str, *, active: bool, wait: bool,
         # It was undeployed: what starts it is its definition.
         note(settings, service, "", active=True)
         return await apply(settings, [str(path)], dry_run=False, wait=wait, within=within)
-    note(settings, service, component, active=active)
+    _write_down(settings, service, component, active=active)
     return status
+
+
+def _write_down(settings: Settings, service: str, component: str, *, active: bool) -> None:
+    """Notes what the agent has taken already."""
+    try:
+        note(settings, service, component, active=active)
+    except click.UsageError as error:
+        message = f"the agent does it, but {error.message}: write it there yourself, or the next deploy undoes it"
+        raise McpError(message) from error
 
 
 def note(settings: Settings, service: str, component: str, *, active: bool) -> None:
@@ -102,7 +113,7 @@ async def undeploy(settings: Settings, service: str, *, dry_run: bool, wait: boo
     settings = await placed(settings, service)
     status = await delete(settings, [service], dry_run=dry_run, wait=wait, within=within)
     if not dry_run:
-        note(settings, service, "", active=False)
+        _write_down(settings, service, "", active=False)
     return status
 
 

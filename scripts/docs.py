@@ -58,7 +58,7 @@ REPORTS: dict[str, tuple[type[BaseModel], ...]] = {
     "service new": (services.DefinitionReport,),
     "service rollback": (changes.ApplyReport,),
     "service show": (services.DefinitionReport,),
-    "service validate": (services.DefinitionReport,),
+    "service validate": (services.ValidateReport,),
     "start": (changes.ApplyReport,),
     "status": (services.StatusReport, services.ServiceReport),
     "stop": (changes.ApplyReport,),

@@ -67,6 +67,12 @@ class DefinitionReport(Model):
     spec: ServiceSpec
 
 
+class ValidateReport(Model):
+    """`mcp service validate`: all that was checked, and is right."""
+
+    definitions: tuple[DefinitionReport, ...]
+
+
 class WatchLine(Model):
     """`mcp watch`: one of these a line, with exactly one field beside `node` that is neither null nor empty."""
 

@@ -180,6 +180,22 @@ async def test_show_says_how_the_folder_differs_and_export_applies_as_unchanged(
     assert (await mcp("apply", "-f", "-", stdin=exported)).lines == ["shop unchanged"]
 
 
+@pytest.mark.parametrize("command", ["stop", "undeploy"])
+async def test_what_cannot_be_written_down_is_said_with_what_it_means(mcp: Mcp, shop: Path, command: str) -> None:
+    await mcp("deploy", "shop")
+    mcp.write(FILE, "no TOML")
+    ran = await mcp(command, "shop")
+    assert (ran.status, "Usage" in ran.stderr) == (ExitCode.FAILED, False)
+    assert "the agent does it, but " in ran.stderr
+    assert "active = false was not written: write it there yourself, or the next deploy undoes it" in ran.stderr
+
+
+async def test_all_that_is_validated_is_one_document(mcp: Mcp, shop: Path) -> None:
+    mcp.write("services/blog.toml", SHOP.replace('"shop"', '"blog"'))
+    checked = json.loads((await mcp("service", "validate", str(shop.parent), "-o", "json")).stdout)
+    assert [one["spec"]["name"] for one in checked["definitions"]] == ["blog", "shop"]
+
+
 async def test_a_new_definition_is_valid_and_made_once(mcp: Mcp) -> None:
     ran = await mcp("service", "new", "blog")
     path = mcp.folder / "services/blog.toml"
