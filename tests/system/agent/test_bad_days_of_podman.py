@@ -39,6 +39,7 @@ def readiness(rig: Rig) -> tuple[int, str]:
 
 async def test_unchanged_changes_nothing_and_asks_the_engine_for_nothing(rig: Rig, engine: FaultySocket) -> None:
     await rig.apply(rig.spec())
+    await rig.until_event("ready")
     service, events = await rig.until_ready(), await rig.events()
     asked = len(engine.requests)
     applied = await rig.apply(rig.spec())

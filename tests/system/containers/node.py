@@ -114,10 +114,10 @@ class Node:
         """Returns once the reconciler says that it has nothing left to do for a deleted service."""
         await self.until(name, lambda service: Finalizer.CONTAINERS not in service.finalizers)
 
-    async def until_event(self, name: str, kind: str) -> None:
-        """Returns once the service's timeline tells of something of that kind."""
+    async def until_event(self, name: str, kind: str, times: int = 1) -> None:
+        """Returns once the service's timeline tells so often of something of that kind."""
         async with asyncio.timeout(20), self.registry.subscribe() as changes:
-            while kind not in {event.kind for event in await self.registry.events(name)}:
+            while [event.kind for event in await self.registry.events(name)].count(kind) < times:
                 await anext(changes)
 
     def podman(self, *args: str) -> str:

@@ -74,6 +74,8 @@ async def test_what_was_removed_is_made_again(node: Node) -> None:
     service = await node.until_ready("alpha")
     assert answer(service) == "mcp-hello v1.0.0\n"
     assert service.components[0].restarts == 0
+    # One is the service's own.
+    await node.until_event("alpha", "created", times=3)
     events = [event.message for event in await node.registry.events("alpha") if event.kind == "created"]
     assert events[-1] == f"alpha-web from {images.HELLO}: it is gone"
 
